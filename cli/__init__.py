@@ -1,0 +1,1 @@
+"""The command line: turns options into configurations and results into text."""

@@ -1,0 +1,125 @@
+"""The command table and the entry point."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from ..core.errors import MlkitError
+from .lazy import HELP, Row, group
+from .output import print_error, print_json_error
+
+METHODS = "Methods"
+WORKFLOW = "Workflow"
+
+COMMANDS = (
+    Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
+    Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
+    Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
+    Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
+    Row("demo", "workflow:demo", "Run a method on embedded data, with pictures.", WORKFLOW),
+    Row("export", "workflow:export", "Write a model as ONNX or torch.export program.", WORKFLOW),
+)
+TRAIN = (Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),)
+EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
+CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+
+
+def _nothing() -> None:
+    """Do nothing: groups have no work of their own."""
+
+
+def _group(rows: Sequence[Row], summary: str) -> typer.Typer:
+    return typer.Typer(
+        cls=group(*rows),
+        callback=_nothing,
+        no_args_is_help=True,
+        help=summary,
+        context_settings=HELP,
+        add_completion=False,
+    )
+
+
+app = typer.Typer(
+    cls=group(*COMMANDS),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
+    rich_markup_mode="markdown",
+    epilog="Exit codes: 0 done, 1 our bug, 2 usage, 3 bad input, 4 bad checkpoint, 5 device or "
+    "memory, 6 missing extra, 130 interrupted. `mlkit METHOD --help` shows a method's options.",
+)
+for name, rows, text in (
+    ("train", TRAIN, "Fit a method's weights; leaves a run folder."),
+    ("eval", EVAL, "Score with the field's own metrics."),
+    ("check", CHECK, "Is this data usable? Before a long run."),
+):
+    app.add_typer(_group(rows, text), name=name, rich_help_panel=WORKFLOW)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    """Research methods as real tools, on your own data."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("mlkit"))
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; never raises for the user's errors."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(arguments, prog_name="mlkit", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except MlkitError as error:
+        print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader has gone; keep Python from complaining about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print_error(MlkitError("interrupted"))
+        return 130
+    except Exception as error:
+        return _other(error, arguments)
+
+
+def _other(error: Exception, arguments: list[str]) -> int:
+    """Handle typer's own errors, and bugs of ours."""
+    if type(error).__name__ == "Abort":
+        return 130
+    message: Any = getattr(error, "format_message", None)
+    if message is not None:  # wrong usage, found by typer
+        _usage_error(str(message()), error, arguments)
+        return 2
+    if os.environ.get("MLKIT_DEBUG") == "1":
+        raise error
+    text = f"{type(error).__name__}: {error}"
+    if "--json" in arguments:
+        print_json_error(" ".join(arguments), "internal", text, "")
+    print_error(
+        MlkitError(f"internal error: {text}", "this is a bug; MLKIT_DEBUG=1 shows where it is")
+    )
+    return 1
+
+
+def _usage_error(message: str, error: Exception, arguments: list[str]) -> None:
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "mlkit")
+    if not message:  # a group without a command: its help was printed
+        return
+    hint = f"see '{path} --help'"
+    if "--json" in arguments:
+        print_json_error(" ".join(arguments), "usage", message, hint)
+    else:
+        print_error(MlkitError(message, hint))

@@ -1,0 +1,43 @@
+"""The field's standard metrics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`hits` of `total`, with the 95 % Wilson score interval (Wilson 1927)."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The fraction of hits, in [0, 1]."""
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval, in [0, 1]."""
+        z, n, p = 1.959963984540054, self.total, self.value
+        centre = p + z * z / (2 * n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def correct_in_top_k(logits: Tensor, labels: Tensor, k: int) -> int:
+    """Count the rows of `logits` (N, K) whose label (N,) is among the k largest entries."""
+    k = min(k, logits.shape[1])
+    hits = logits.topk(k, dim=1).indices == labels[:, None]
+    return int(hits.any(dim=1).sum())

@@ -1,0 +1,109 @@
+"""Options that many commands share, declared once. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .config import TUNING, Config, Flag
+
+RUN = "Run"
+TRAINING = "Training"
+
+
+class RunOptions(Config):
+    """Options of every command that computes."""
+
+    seed: Annotated[
+        int,
+        Flag("--seed", panel=RUN, env="MLKIT_SEED"),
+        Field(ge=0, lt=2**63, description="Seed of every random choice."),
+    ] = 0
+    device: Annotated[
+        str,
+        Flag("--device", panel=RUN, metavar="auto|cpu|cuda[:N]|mps", env="MLKIT_DEVICE"),
+        Field(
+            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+            description="Where to compute; auto takes a GPU if there is one.",
+        ),
+    ] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        Flag("--precision", panel=RUN),
+        Field(description="Arithmetic of the networks' forward passes."),
+    ] = "fp32"
+    threads: Annotated[
+        int,
+        Flag("--threads", panel=RUN, env="MLKIT_THREADS"),
+        Field(ge=0, le=1024, description="CPU threads; 0 leaves the choice to torch."),
+    ] = 0
+    workers: Annotated[
+        int,
+        Flag("--workers", panel=RUN),
+        Field(ge=0, le=256, description="Processes that load data; 0 loads in the main one."),
+    ] = 0
+
+
+class TrainOptions(Config):
+    """Options of every training run."""
+
+    epochs: Annotated[
+        int, Flag(panel=TRAINING), Field(gt=0, description="Passes over the training data.")
+    ] = 10
+    steps: Annotated[
+        int,
+        Flag(panel=TRAINING),
+        Field(ge=0, description="Stop after this many steps; 0 trains for --epochs."),
+    ] = 0
+    batch_size: Annotated[
+        int,
+        Flag(panel=TRAINING),
+        Field(gt=0, description="Samples per step, over all processes together."),
+    ] = 128
+    lr: Annotated[
+        float, Flag(panel=TRAINING), Field(gt=0, description="Learning rate at its peak.")
+    ] = 0.1
+    save_every: Annotated[
+        int,
+        Flag(panel=TRAINING),
+        Field(ge=0, description="Steps between checkpoints; 0 saves after each epoch."),
+    ] = 0
+    limit: Annotated[
+        int,
+        Flag(panel=TRAINING),
+        Field(ge=0, description="Use only the first N training samples; 0 uses all."),
+    ] = 0
+    optimizer: Annotated[
+        Literal["sgd", "adamw"], Flag(panel=TUNING), Field(description="Update rule.")
+    ] = "sgd"
+    momentum: Annotated[
+        float, Flag(panel=TUNING), Field(ge=0, lt=1, description="Momentum of SGD.")
+    ] = 0.9
+    weight_decay: Annotated[
+        float, Flag(panel=TUNING), Field(ge=0, description="Decay of the weights.")
+    ] = 5e-4
+    schedule: Annotated[
+        Literal["constant", "cosine", "step"],
+        Flag(panel=TUNING),
+        Field(description="Course of the learning rate after the warm-up."),
+    ] = "cosine"
+    decay_at: Annotated[
+        float,
+        Flag(panel=TUNING),
+        Field(gt=0, le=1, description="Where --schedule step divides by 10 (part of the run)."),
+    ] = 0.75
+    warmup: Annotated[
+        int, Flag(panel=TUNING), Field(ge=0, description="Steps of linear warm-up.")
+    ] = 0
+    clip: Annotated[
+        float, Flag(panel=TUNING), Field(ge=0, description="Largest gradient norm; 0: any.")
+    ] = 0.0
+    accumulate: Annotated[
+        int, Flag(panel=TUNING), Field(gt=0, description="Parts into which a step is cut.")
+    ] = 1
+    ema: Annotated[
+        float,
+        Flag(panel=TUNING),
+        Field(ge=0, lt=1, description="Decay of the weights' moving average; 0: none."),
+    ] = 0.0

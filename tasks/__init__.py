@@ -1,0 +1,28 @@
+"""The methods: one package each, all of the same shape."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A row of the method table. `package` is the folder in `tasks`."""
+
+    name: str
+    package: str
+    summary: str
+    reads: str
+    writes: str
+    trainable: bool
+
+
+METHODS = (
+    Method(
+        "prune",
+        "prune",
+        "Remove channels from a trained vision model and repair it without any training data.",
+        "a torchvision model or your own, with weights",
+        "a smaller model (.safetensors)",
+        True,
+    ),
+)

@@ -1,0 +1,466 @@
+"""The main job: a trained model in, a smaller and repaired one out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core import accounting
+from ...core.accounting import Latency
+from ...core.checkpoint import is_checkpoint, read_metadata
+from ...core.config import to_toml
+from ...core.errors import CheckpointError, DataError, UsageError
+from ...core.files import check_writable, write_text
+from ...core.metrics import Proportion
+from ...core.options import RunOptions, TrainOptions
+from ...core.progress import Progress, Silent
+from ...core.results import Result, Table, human_bytes, human_count
+from ...core.runtime import Runtime, start
+from ...core.training import Run
+from . import zoo
+from .backbone import Backbone, choose_taps, find_backbone, locate
+from .checkpoint import load, save_model, slices_from_dict
+from .config import PruneConfig
+from .data import Labelled, embedded_test_images, open_labelled, read_unlabelled
+from .pictures import write_pictures
+from .plan import Cut, Layer, Plan, find_layers, make_plan
+from .repair import compensate, finetune, reestimate_norms
+from .score import accuracy
+from .surgery import Slice, apply_slices, compose
+from .synthesis import check_statistics, load_images, make_settings, save_images, synthesise
+from .zoo import Recipe
+
+# Steps and batch of the fine-tuning for small and for large images.
+_REPAIR_STEPS = {"quick": 60, "standard": 2000}
+_PAPER_EPOCHS = {True: 200, False: 5}
+_PAPER_DECAY = {True: 0.75, False: 0.6}
+_DEFAULT_DECAY = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneResult(Result):
+    """What `prune` returns; `model` is the pruned network in eval mode (None on a dry run)."""
+
+    model: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all steps of one run share."""
+
+    config: PruneConfig
+    runtime: Runtime
+    progress: Progress
+    model: nn.Module
+    recipe: Recipe
+    earlier: dict[str, Slice]  # what an earlier pruning cut from the recipe's model
+    folder: Path | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The model's input (C, H, W)."""
+        return (self.recipe.input.channels, self.recipe.input.size, self.recipe.input.size)
+
+    @property
+    def schedule(self) -> str:
+        """How the sparsity is spread over layers."""
+        paper = "layer-dependent" if self.config.preset == "paper" else "uniform"
+        return self.config.schedule or paper
+
+
+def prune(
+    config: PruneConfig | None = None,
+    run_options: RunOptions | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> PruneResult:
+    """Prune a model's backbone, repair it, measure both, and write one safetensors file.
+
+    Raises `UsageError` for an unknown model, `CheckpointError` for weights that are missing or
+    do not fit, and `DataError` when nothing can be pruned or no images can be synthesised.
+    """
+    config = config or PruneConfig()
+    progress = progress or Silent()
+    _check_outputs(config)
+    runtime = start(run_options or RunOptions())
+    job = _open(config, runtime, progress)
+    backbone = find_backbone(job.model, job.shape)
+    layers = find_layers(backbone, config.scope, config.criterion, config.keep)
+    plan = make_plan(backbone, layers, config, job.schedule)
+    if not layers or (config.sparsity > 0 and len(plan.removed) == 0):
+        raise DataError(
+            f"nothing to prune in {job.recipe.name}: {len(layers)} layers may lose channels",
+            "raise --sparsity, lower --min-channels, or try --scope all",
+        )
+    _warn(job, backbone)
+    if config.dry_run:
+        return _dry_run(job, plan)
+    data = _evaluation_data(job, backbone)
+    scores = {"original": _score(job, job.model, data)} if data else {}
+    images = _images(job, backbone) if config.repair and config.sparsity > 0 else None
+    if job.folder is not None:
+        settings = {**config.to_dict(), **(run_options or RunOptions()).to_dict(), "resume": None}
+        write_text(job.folder / "run.toml", to_toml("prune", settings))
+    pruned, slices, cuts, history = _prune_in_stages(job, backbone, images, data, scores)
+    if data:
+        scores["repaired" if images is not None else "pruned"] = _score(job, pruned, data)
+    costs = _costs(job, backbone, pruned)
+    metrics = _metrics(job, costs, scores, cuts, history)
+    content = {"config": config.to_dict(), "plan": plan.to_dict(), "metrics": metrics}
+    save_model(config.out, pruned, job.recipe, compose(job.earlier, slices), content)
+    result = PruneResult(
+        inputs={"model": job.recipe.name, "weights": config.weights or "default"},
+        outputs={"model": str(config.out), **({"run": str(job.folder)} if job.folder else {})},
+        metrics=metrics,
+        tables=_tables(costs, scores),
+        notes=_notes(job, metrics),
+        model=pruned.eval(),
+    )
+    write_pictures(config, job.folder, cuts, images, job.recipe.input, result, command, history)
+    return result
+
+
+# --- preparation ---
+
+
+def _check_outputs(config: PruneConfig) -> None:
+    if config.dry_run:
+        return
+    check_writable(config.out, config.overwrite or config.resume is not None)
+    if config.plot is not None:
+        check_writable(config.plot)
+    if config.resume is not None:
+        if not (config.resume / "run.toml").exists():
+            raise CheckpointError(
+                f"nothing to resume: {config.resume} is not a run folder of mlkit prune",
+                "give the folder that an earlier command had as --run",
+            )
+    elif config.run is not None and (config.run / "run.toml").exists() and not config.overwrite:
+        raise UsageError(
+            f"--run {config.run} holds a run already",
+            f"continue it with --resume {config.run}, or pass --overwrite",
+        )
+
+
+def _open(config: PruneConfig, runtime: Runtime, progress: Progress) -> _Job:
+    """Open the model that the options name, with its weights."""
+    earlier: dict[str, Slice] = {}
+    weights = Path(config.weights) if config.weights else None
+    if weights is not None and weights.is_file() and is_checkpoint(weights):
+        factory = zoo.import_factory(config.factory) if config.factory else None
+        model, recipe = load(weights, factory=factory, with_recipe=True)
+        if config.model not in (None, recipe.name):
+            raise CheckpointError(
+                f"{weights} holds a {recipe.name}, not a {config.model}", "leave out --model"
+            )
+        earlier = slices_from_dict(read_metadata(weights).content["slices"])
+    else:
+        if config.weights and not (config.model or config.factory):
+            raise UsageError(
+                f"--weights {config.weights}: this file does not say which model it is",
+                "name it with --model or --factory",
+            )
+        name = config.model or zoo.EMBEDDED
+        model, recipe = zoo.open_model(
+            name, config.weights, config.num_classes, config.factory, config.random_init
+        )
+    if config.image_size is not None:
+        spec = dataclasses.replace(
+            recipe.input, size=config.image_size, resize=round(config.image_size * 256 / 224)
+        )
+        recipe = dataclasses.replace(recipe, input=spec)
+    folder = config.resume or config.run
+    return _Job(config, runtime, progress, model.eval(), recipe, earlier, folder)
+
+
+def _warn(job: _Job, backbone: Backbone) -> None:
+    if job.config.random_init:
+        job.progress.warn("the weights are random: pruning an untrained net is a smoke test only")
+    for node in backbone.outputs:
+        shape = backbone.graph.shapes.get(node.name, ())
+        if len(shape) == 4 and max(shape[2:]) < 2:
+            job.progress.warn(
+                f"images of {job.recipe.input.size} pixels leave feature maps of one pixel; "
+                "statistics will be poor, try a larger --image-size"
+            )
+            return
+
+
+def _evaluation_data(job: _Job, backbone: Backbone) -> Labelled | None:
+    """Return the labelled images to measure on: those given, or the embedded network's own."""
+    if job.config.eval_data is not None:
+        if not backbone.is_whole_model:
+            raise UsageError(
+                f"--eval measures classifiers, and {job.recipe.name} is none",
+                "use 'mlkit eval prune DIR --annotations FILE.json' afterwards",
+            )
+        return open_labelled(job.config.eval_data)
+    return embedded_test_images() if job.recipe.name == zoo.EMBEDDED else None
+
+
+def _score(job: _Job, model: nn.Module, data: Labelled) -> Proportion:
+    model.to(job.runtime.device).eval()
+    return accuracy(model, data, job.recipe.input, job.runtime)["top1"]
+
+
+def _images(job: _Job, backbone: Backbone) -> Tensor:
+    """Return the inputs to repair on: the user's, stored ones, or new synthetic ones."""
+    config, spec = job.config, job.recipe.input
+    settings = make_settings(config, spec.size)
+    if config.images is not None:
+        return read_unlabelled(config.images, spec, settings.images, job.progress)
+    if config.synthetic is not None:
+        return load_images(config.synthetic, spec)
+    check_statistics(backbone.root, trained=not config.random_init)
+    classes = 0
+    if backbone.is_whole_model and settings.lambda_main > 0:
+        classes = _count_classes(job)
+    folder = job.folder / "synthetic" if job.folder else None
+    images = synthesise(
+        backbone.root, spec, settings, job.runtime, job.progress, classes=classes, folder=folder
+    )
+    if job.folder is not None:
+        save_images(job.folder / "images.safetensors", images)
+    return images
+
+
+def _count_classes(job: _Job) -> int:
+    with torch.no_grad():
+        example = torch.zeros(1, *job.shape, device=next(job.model.parameters()).device)
+        return int(job.model(example).shape[1])
+
+
+# --- pruning and repair ---
+
+
+def _prune_in_stages(
+    job: _Job,
+    backbone: Backbone,
+    images: Tensor | None,
+    data: Labelled | None,
+    scores: dict[str, Proportion],
+) -> tuple[nn.Module, dict[str, Slice], list[Cut], list[dict[str, float]]]:
+    """Prune and repair one part of the layers after the other; each result teaches the next."""
+    config = job.config
+    model, slices = job.model, {}
+    cuts: list[Cut] = []
+    history: list[dict[str, float]] = []
+    for stage in range(config.stages):
+        if stage > 0:
+            backbone = find_backbone(model, job.shape)
+        layers = find_layers(backbone, config.scope, config.criterion, config.keep)
+        chosen = _part(layers, stage, config.stages)
+        plan = make_plan(backbone, chosen, config, job.schedule)
+        pruned = copy.deepcopy(model)
+        apply_slices(pruned, plan.slices)
+        _repair(job, backbone, pruned, plan, images, stage, data, scores, history)
+        model, slices = pruned, compose(slices, plan.slices)
+        cuts += plan.cuts
+    return model, slices, cuts, history
+
+
+def _part(layers: list[Layer], stage: int, stages: int) -> list[Layer]:
+    """Return every layer whose turn it is: consecutive layers, parts of nearly equal length."""
+    size = math.ceil(len(layers) / stages)
+    return layers[stage * size : (stage + 1) * size]
+
+
+def _repair(
+    job: _Job,
+    backbone: Backbone,
+    pruned: nn.Module,
+    plan: Plan,
+    images: Tensor | None,
+    stage: int,
+    data: Labelled | None,
+    scores: dict[str, Proportion],
+    history: list[dict[str, float]],
+) -> None:
+    """Compensate and fine-tune `pruned` in place, noting the cheap baselines' scores."""
+    config = job.config
+    root = pruned.get_submodule(backbone.prefix)
+    if config.compensate:
+        done, total = compensate(backbone, root, plan.slices, plan.removed)
+        job.progress.info(f"compensated {done} of {total} layers that lost inputs")
+    if images is None or len(plan.removed) == 0:
+        return
+    if data is not None and stage == 0:
+        scores["pruned"] = _score(job, pruned, data)
+        baseline = copy.deepcopy(pruned)
+        reestimate_norms(baseline.get_submodule(backbone.prefix), images)
+        scores["norms re-estimated"] = _score(job, baseline, data)
+    run = None
+    if job.folder is not None:
+        folder = job.folder / f"stage-{stage + 1}"
+        run = Run(folder, resume=config.resume is not None and Run(folder).state.exists())
+    fitted = finetune(
+        backbone,
+        root,
+        choose_taps(backbone, plan.removed, config.tap),
+        images,
+        _repair_options(config, images),
+        job.runtime,
+        job.progress,
+        tap=config.tap,
+        loss=config.loss,
+        alpha_method=config.alpha_method,
+        update_norms=config.bn == "train",
+        run=run,
+    )
+    history += fitted.history
+
+
+def _repair_options(config: PruneConfig, images: Tensor) -> TrainOptions:
+    small = images.shape[-1] <= 64
+    batch = min(config.repair_batch or (64 if small else 16), len(images) * 7 // 8)
+    decay = _DEFAULT_DECAY
+    if config.preset == "paper":
+        steps = _PAPER_EPOCHS[small] * max(1, len(images) * 7 // 8 // batch)
+        decay = _PAPER_DECAY[small]
+    else:
+        steps = _REPAIR_STEPS[config.preset]
+    steps = config.repair_steps or steps
+    return TrainOptions(
+        steps=steps,
+        batch_size=batch,
+        lr=config.repair_lr,
+        schedule="step",
+        decay_at=decay,
+        save_every=max(1, steps // 10),
+    )
+
+
+# --- measuring ---
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Before and after, in this order."""
+
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+    bytes: tuple[int, int]
+    latency: tuple[Latency, Latency]
+    what: str
+
+
+def _costs(job: _Job, backbone: Backbone, pruned: nn.Module) -> _Costs:
+    """Measure both models; detectors' time and arithmetic are those of the backbone."""
+    shape = (1, *job.shape)
+    for model in (job.model, pruned):  # the repair may have changed the memory layout
+        model.to(job.runtime.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    roots = [m.get_submodule(backbone.prefix).eval() for m in (job.model, pruned)]
+    example = torch.zeros(shape, device=job.runtime.device)
+    before, after = accounting.measure_latency(roots, example, job.config.latency_runs)
+    return _Costs(
+        (accounting.count_parameters(job.model), accounting.count_parameters(pruned)),
+        (accounting.count_macs(roots[0], shape), accounting.count_macs(roots[1], shape)),
+        (accounting.state_bytes(job.model), accounting.state_bytes(pruned)),
+        (before, after),
+        "model" if backbone.is_whole_model else "backbone",
+    )
+
+
+def _metrics(
+    job: _Job,
+    costs: _Costs,
+    scores: dict[str, Proportion],
+    cuts: Sequence[Cut],
+    history: Sequence[dict[str, float]],
+) -> dict[str, Any]:
+    milliseconds = [
+        {
+            "median": 1e3 * latency.median_s,
+            "p10": 1e3 * latency.p10_s,
+            "p90": 1e3 * latency.p90_s,
+        }
+        for latency in costs.latency
+    ]
+    return {
+        "criterion": job.config.criterion,
+        "schedule": job.schedule,
+        "parameters": {"before": costs.parameters[0], "after": costs.parameters[1]},
+        "macs": {"before": costs.macs[0], "after": costs.macs[1], "of": costs.what},
+        "bytes": {"before": costs.bytes[0], "after": costs.bytes[1]},
+        "latency_ms": {"before": milliseconds[0], "after": milliseconds[1], "of": costs.what},
+        "channels": {
+            "before": sum(cut.before for cut in cuts),
+            "after": sum(cut.after for cut in cuts),
+        },
+        "top1": {
+            name: {"value": s.value, "interval": list(s.interval), "images": s.total}
+            for name, s in scores.items()
+        },
+        "repair_loss": -history[-1]["score"] if history else None,
+    }
+
+
+def _tables(costs: _Costs, scores: dict[str, Proportion]) -> tuple[Table, ...]:
+    def row(name: str, values: tuple[float, float], form: Any) -> tuple[str, str, str, str]:
+        return name, form(values[0]), form(values[1]), f"{values[1] / values[0]:.3f}"
+
+    def spread(latency: Latency) -> str:
+        low, high = 1e3 * latency.p10_s, 1e3 * latency.p90_s
+        return f"{1e3 * latency.median_s:.1f} ms [{low:.1f}, {high:.1f}]"
+
+    before, after = costs.latency
+    rows = [
+        row("parameters", costs.parameters, human_count),
+        row(f"multiply-adds ({costs.what})", costs.macs, human_count),
+        row("file", costs.bytes, human_bytes),
+        (
+            f"latency ({costs.what}, batch 1)",
+            spread(before),
+            spread(after),
+            f"{after.median_s / before.median_s:.3f}",
+        ),
+    ]
+    tables = [Table("Cost", ("", "before", "after", "ratio"), rows)]
+    if scores:
+        accuracy_rows = [(name, str(score)) for name, score in scores.items()]
+        tables.append(Table("Top-1 accuracy", ("", "value [95 % interval]"), accuracy_rows))
+    return tuple(tables)
+
+
+def _notes(job: _Job, metrics: dict[str, Any]) -> tuple[str, ...]:
+    notes = [f"criterion {metrics['criterion']}, schedule {job.schedule}, scope {job.config.scope}"]
+    if job.schedule == "layer-dependent":
+        notes.append("the layer-dependent schedule saves parameters rather than multiply-adds")
+    latency = metrics["latency_ms"]
+    if latency["after"]["median"] > 0.97 * latency["before"]["median"]:
+        notes.append(
+            "fewer multiply-adds, but no gain in latency at batch 1: try --round-to 8 or 16"
+        )
+    return tuple(notes)
+
+
+def _dry_run(job: _Job, plan: Plan) -> PruneResult:
+    """Show the plan and what it would cost, without touching a file."""
+    pruned = copy.deepcopy(job.model)
+    apply_slices(pruned, plan.slices)
+    shape = (1, *job.shape)
+    roots = [locate(model)[0] for model in (job.model, pruned)]
+    parameters = [accounting.count_parameters(model) for model in (job.model, pruned)]
+    macs = [accounting.count_macs(root, shape) for root in roots]
+    rows = [(cut.layer, str(cut.before), str(cut.after)) for cut in plan.cuts]
+    rows.append(("parameters", human_count(parameters[0]), human_count(parameters[1])))
+    rows.append(("multiply-adds", human_count(macs[0]), human_count(macs[1])))
+    metrics = {
+        "parameters": {"before": parameters[0], "after": parameters[1]},
+        "macs": {"before": macs[0], "after": macs[1]},
+        "layers": plan.to_dict()["layers"],
+    }
+    return PruneResult(
+        inputs={"model": job.recipe.name},
+        metrics=metrics,
+        tables=(Table("Plan", ("layer", "channels", "kept"), rows),),
+        notes=("dry run: nothing was written",),
+    )

@@ -1,0 +1,182 @@
+"""Training a classifier from labelled images: what one prunes later, and the embedded network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.config import to_toml
+from ...core.errors import DataError, UsageError
+from ...core.files import write_text
+from ...core.options import RunOptions, TrainOptions
+from ...core.progress import Progress, Silent
+from ...core.report import write_report
+from ...core.results import Result, Table
+from ...core.runtime import start, stream
+from ...core.training import Objective, Run, fit
+from . import zoo
+from .checkpoint import load, save_model
+from .config import TrainConfig
+from .data import Labelled, open_labelled, to_inputs
+from .score import accuracy
+from .zoo import InputSpec, Recipe
+
+
+class _Classification(Objective):
+    """Cross-entropy of a classifier."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Return the loss and the accuracy on images (N, C, H, W) and labels (N,)."""
+        images, labels = batch
+        logits = self.model(images)
+        hits = (logits.argmax(1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": hits}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augmented:
+    """Labelled images with random shifts and flips."""
+
+    data: Labelled
+    spec: InputSpec
+    flip: bool
+    shift: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def fetch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return inputs (n, C, H, W) and labels (n,)."""
+        images = self.data.images
+        chosen = images[indices] if isinstance(images, Tensor) else [images[i] for i in indices]
+        inputs = to_inputs(chosen, self.spec)
+        if self.shift:
+            inputs = _shifted(inputs, self.shift, generator)
+        if self.flip:
+            mirrored = torch.rand(len(inputs), generator=generator) < 0.5
+            inputs[mirrored] = inputs[mirrored].flip(3)
+        return inputs, self.data.labels[indices]
+
+
+def _shifted(inputs: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `most` pixels in both directions, repeating the border."""
+    count, _, height, width = inputs.shape
+    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
+    rows = (torch.arange(height) + offsets[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + offsets[1]).clamp(0, width - 1)
+    sample = torch.arange(count)
+    moved = inputs[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2).contiguous()
+
+
+def train(
+    config: TrainConfig,
+    options: TrainOptions | None = None,
+    run_options: RunOptions | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Result:
+    """Train a classifier and leave a run folder with `best.safetensors` in it.
+
+    Raises `DataError` for unusable images, `UsageError` for an unknown network.
+    """
+    options = options or TrainOptions()
+    progress = progress or Silent()
+    runtime = start(run_options or RunOptions())
+    run = Run(config.resume or config.out, resume=config.resume is not None)
+    if not run.resume and run.state.exists():
+        raise UsageError(
+            f"{run.folder} holds a run already",
+            f"continue it with --resume {run.folder}, or name another folder with -o",
+        )
+    data = open_labelled(config.data, split="train")
+    training, validation = _split(data, config.val, runtime.seed)
+    model, recipe = _open(config, data)
+    model.to(runtime.device).train()
+    if runtime.is_main:
+        settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed}
+        settings["resume"] = None
+        write_text(run.folder / "run.toml", to_toml("train prune", settings))
+
+    def evaluate(candidate: nn.Module) -> dict[str, float]:
+        if len(validation) == 0:
+            return {}
+        score = accuracy(candidate, validation, recipe.input, runtime)["top1"]
+        return {"score": score.value}
+
+    def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
+        content = {"metrics": entry, "config": config.to_dict(), "training": options.to_dict()}
+        save_model(run.folder / "best.safetensors", candidate, recipe, {}, content)
+
+    source = _Augmented(training, recipe.input, config.flip, config.shift)
+    fitted = fit(
+        _Classification(model),
+        source,
+        options,
+        runtime,
+        method="prune",
+        run=run,
+        evaluate=evaluate,
+        save_best=save_best,
+        progress=progress,
+    )
+    metrics = {"steps": fitted.steps, "best": fitted.best, "best_step": fitted.best_step}
+    rows = [(name, f"{value:g}") for name, value in metrics.items()]
+    result = Result(
+        inputs={"data": str(config.data), "images": len(training)},
+        outputs={"run": str(run.folder), "weights": str(run.folder / "best.safetensors")},
+        metrics=metrics,
+        tables=(Table("Training", ("what", "value"), rows),),
+        notes=(f"Next: mlkit prune --weights {run.folder}/best.safetensors",),
+    )
+    if runtime.is_main:
+        write_report(
+            run.folder / "report.html",
+            f"mlkit train prune: {config.model}",
+            result,
+            settings={**config.to_dict(), **options.to_dict()},
+            command=command,
+            history=fitted.history,
+        )
+    return result
+
+
+def _split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Split at random into training and validation images."""
+    order = torch.randperm(len(data), generator=stream(seed, 2))
+    held_out = int(len(data) * share)
+    if held_out == len(data) or len(data) < 2:
+        raise DataError(f"{len(data)} images are too few to train on")
+
+    def take(places: Tensor) -> Labelled:
+        images: Sequence[Path] | Tensor
+        if isinstance(data.images, Tensor):
+            images = data.images[places]
+        else:
+            images = [data.images[i] for i in places]
+        return Labelled(images, data.labels[places], data.classes)
+
+    return take(order[held_out:]), take(order[:held_out])
+
+
+def _open(config: TrainConfig, data: Labelled) -> tuple[nn.Module, Recipe]:
+    """Return the network to train and its recipe."""
+    if config.weights is not None:
+        model, recipe = load(config.weights, with_recipe=True)
+        return model, recipe
+    zoo.check_name(config.model)
+    spec = zoo.input_spec(config.model)
+    if config.image_size is not None:
+        spec = dataclasses.replace(spec, size=config.image_size, resize=config.image_size)
+    recipe = Recipe(config.model, len(data.classes), spec)
+    model = recipe.build()
+    return model, recipe

@@ -1,0 +1,59 @@
+"""`python -m tests.experiments NAME --data DIR --seeds 3 -o results.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mlkit.core.files import write_text
+from mlkit.core.results import versions
+
+EXPERIMENTS = {
+    "prune-recovery": "prune:recovery",
+    "prune-imagenet": "prune:imagenet",
+    "prune-detector": "prune:detector",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.experiments")
+    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    module, _, function = EXPERIMENTS[args.name].partition(":")
+    result = getattr(import_module(f"tests.experiments.{module}"), function)(args.data, args.seeds)
+    document = {
+        "experiment": args.name,
+        "seeds": args.seeds,
+        "commit": _commit(),
+        "machine": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "result": result,
+    }
+    print(text := json.dumps(document, indent=1))
+    if args.out:
+        write_text(args.out, text + "\n")
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return mean and sample standard deviation of the values over seeds."""
+    mean = sum(values) / len(values)
+    deviation = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
+    return {"mean": mean, "sd": deviation, "values": values}
+
+
+if __name__ == "__main__":
+    main()
