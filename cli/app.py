@@ -61,16 +61,21 @@ for name, rows, text in (
     app.add_typer(_group(rows, text), name=name, rich_help_panel=WORKFLOW)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("mlkit"))
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     """Research methods as real tools, on your own data."""
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(installed("mlkit"))
-        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,7 +47,7 @@ class Session:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-        if isinstance(error, MlkitError) and self.as_json:
+        if isinstance(error, MlkitError) and self.as_json and error.message:
             print_json_error(self.command, error.kind, error.message, error.hint)
             error.hint, error.message = "", ""  # said already
 
@@ -120,8 +120,9 @@ class Session:
         else:
             self._show(result)
         if result.failures:
-            first, reason = next(iter(result.failures.items()))
-            raise MlkitError(f"{len(result.failures)} inputs failed; the first: {first}: {reason}")
+            reason = next(iter(result.failures.values()))
+            said = f"{len(result.failures)} inputs failed; the first: {reason}"
+            raise MlkitError("" if self.as_json else said)  # the document lists them
 
     def _show(self, result: Result) -> None:
         console = stdout()

@@ -73,8 +73,13 @@ def check_writable(path: str | Path, overwrite: bool = True) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise DataError(f"cannot write {path}: {folder} is not a folder", "choose another --out")
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"cannot write {path}: no permission in {folder}", "choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error.strerror} ({folder})", "choose another --out"
+        ) from error
 
 
 def sha256(path: str | Path) -> str:

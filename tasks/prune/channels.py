@@ -52,8 +52,9 @@ class ChannelGraph:
 
     `graph_module` shares its modules with the network. `roles` is keyed by module name.
     `node_ids` and `shapes` hold the ids and the shape of every node's value that has any;
-    `producers` lists the modules that make fresh ids, in order; `cells` maps an id to the groups of grouped convolutions it
-    lies in. Ids must be looked up through `find`, which maps united ids to one representative.
+    `producers` lists the modules that make fresh ids, in order; `cells` maps an id to the groups
+    of grouped convolutions that it lies in. Ids must be looked up through `find`, which maps
+    united ids to one representative.
     """
 
     graph_module: fx.GraphModule
@@ -395,6 +396,8 @@ class _Propagation(fx.Interpreter):
         return Ids(value.dim() + place, result.array)
 
     def _cat(self, node: fx.Node, value: Tensor) -> Ids | None:
+        if isinstance(node.args[0], fx.Node):  # all pieces of a split, which protected them
+            return None
         parts = [self._of(arg) for arg in node.args[0]]  # type: ignore[union-attr]
         dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
         dim = int(dim) % value.dim()  # type: ignore[call-overload]

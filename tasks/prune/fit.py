@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.checkpoint import read_metadata
 from ...core.config import to_toml
 from ...core.errors import DataError, UsageError
 from ...core.files import write_text
@@ -20,10 +21,11 @@ from ...core.results import Result, Table
 from ...core.runtime import start, stream
 from ...core.training import Objective, Run, fit
 from . import zoo
-from .checkpoint import load, save_model
+from .checkpoint import load, save_model, slices_from_dict
 from .config import TrainConfig
 from .data import Labelled, open_labelled, to_inputs
 from .score import accuracy
+from .surgery import Slices
 from .zoo import InputSpec, Recipe
 
 
@@ -100,7 +102,7 @@ def train(
         )
     data = open_labelled(config.data, split="train")
     training, validation = _split(data, config.val, runtime.seed)
-    model, recipe = _open(config, data)
+    model, recipe, slices = _open(config, data)
     model.to(runtime.device).train()
     if runtime.is_main:
         settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed}
@@ -115,7 +117,7 @@ def train(
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
         content = {"metrics": entry, "config": config.to_dict(), "training": options.to_dict()}
-        save_model(run.folder / "best.safetensors", candidate, recipe, {}, content)
+        save_model(run.folder / "best.safetensors", candidate, recipe, slices, content)
 
     source = _Augmented(training, recipe.input, config.flip, config.shift)
     fitted = fit(
@@ -168,15 +170,14 @@ def _split(data: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]
     return take(order[held_out:]), take(order[:held_out])
 
 
-def _open(config: TrainConfig, data: Labelled) -> tuple[nn.Module, Recipe]:
-    """Return the network to train and its recipe."""
+def _open(config: TrainConfig, data: Labelled) -> tuple[nn.Module, Recipe, Slices]:
+    """Return the network to train, its recipe, and what was cut from it before."""
     if config.weights is not None:
         model, recipe = load(config.weights, with_recipe=True)
-        return model, recipe
+        return model, recipe, slices_from_dict(read_metadata(config.weights).content["slices"])
     zoo.check_name(config.model)
     spec = zoo.input_spec(config.model)
     if config.image_size is not None:
         spec = dataclasses.replace(spec, size=config.image_size, resize=config.image_size)
     recipe = Recipe(config.model, len(data.classes), spec)
-    model = recipe.build()
-    return model, recipe
+    return recipe.build(), recipe, {}

