@@ -7,9 +7,11 @@ run that is resumed > default), validates it, and calls the function with the mo
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -19,7 +21,7 @@ from pydantic import Field
 from pydantic_core import PydanticUndefined
 
 from ..core.config import Config, Flag, flag_of, read_toml
-from ..core.errors import DataError
+from ..core.errors import UsageError
 from .output import Session
 
 
@@ -55,7 +57,7 @@ def configured(function: Callable[..., None], target: str) -> Callable[..., None
         for name, parameter in signature.parameters.items()
         if inspect.isclass(parameter.annotation) and issubclass(parameter.annotation, Config)
     }
-    every = {**configs, "_output": OutputOptions}
+    every: dict[str, type[Config]] = {**configs, "_output": OutputOptions}
     parameters = [_parameter(model, field) for model, field in _fields(every)]
 
     def wrapper(**given: Any) -> None:
@@ -65,7 +67,8 @@ def configured(function: Callable[..., None], target: str) -> Callable[..., None
             command, output.json_output, output.quiet, output.verbose, _command_line(command)
         )
         with session:
-            values = {**_stored(command, explicit, output.config, session), **explicit}
+            stored = _stored(command, explicit, output.config, given, session)
+            values = {**stored, **explicit}
             models = {name: model.create(**_pick(model, values)) for name, model in configs.items()}
             function(session, **models)
 
@@ -78,8 +81,6 @@ def configured(function: Callable[..., None], target: str) -> Callable[..., None
 
 
 def _command_line(command: str) -> str:
-    import shlex
-
     return shlex.join(["mlkit", *(sys.argv[1:] or command.split())])
 
 
@@ -155,28 +156,28 @@ def _pick(model: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored(
-    command: str, explicit: Mapping[str, Any], file: Path | None, session: Session
+    command: str,
+    explicit: Mapping[str, Any],
+    file: Path | None,
+    known: Iterable[str],
+    session: Session,
 ) -> dict[str, Any]:
     """Return the options of the run that is resumed, under those of the --config file."""
-    known: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     if "resume" in explicit:
         path = Path(explicit["resume"]) / "run.toml"
         if path.exists():
-            known = read_toml(path, command)
+            values = read_toml(path, command)
             for key, value in explicit.items():
-                if key in known and str(known[key]) != str(value):
-                    session.info(f"changed: {key.replace('_', '-')} {known[key]} -> {value}")
-            known.pop("device", None)  # another machine may have another one
+                if key in values and str(values[key]) != str(value):
+                    session.info(f"changed: {key.replace('_', '-')} {values[key]} -> {value}")
+            values.pop("device", None)  # another machine may have another one
     if file is not None:
-        known.update(_checked(read_toml(file, command), file, session))
-    return known
-
-
-def _checked(values: dict[str, Any], file: Path, session: Session) -> dict[str, Any]:
-    unknown = [key for key in values if isinstance(values[key], dict)]
-    if unknown:
-        raise DataError(
-            f"{file}: no table for 'mlkit {session.command}' (found {', '.join(unknown)})",
-            f"name it [{session.command.replace(' ', '.')}]",
-        )
+        read = read_toml(file, command)
+        for key in read:
+            if key not in known:
+                close = difflib.get_close_matches(key, list(known), 1)
+                hint = f"did you mean {close[0]}?" if close else f"see 'mlkit {command} --help'"
+                raise UsageError(f"{file}: 'mlkit {command}' has no option {key}", hint)
+        values.update(read)
     return values

@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,7 +224,9 @@ class _Trainer:
         return totals
 
     def _diverged(self, loss: float) -> None:
-        kept = f"; the state before is in {self.run.state}" if self._saved() else ""
+        kept = ""
+        if self.run is not None and self.run.state.exists():
+            kept = f"; the state before is in {self.run.state}"
         raise DivergedError(
             f"training diverged at step {self.step + 1} (loss {loss:.4g}){kept}",
             f"lower --lr (now {self.options.lr:g}), or clip the gradients with --clip 1",
@@ -336,9 +338,6 @@ class _Trainer:
         if len(state["random"]) == self.runtime.world_size:
             _set_random_state(state["random"][self.runtime.rank], self.runtime.device)
 
-    def _saved(self) -> bool:
-        return self.run is not None and self.run.state.exists()
-
     def _agree_to_stop(self, stopped: bool) -> bool:
         """Return True in all processes when one of them was told to stop."""
         if self.runtime.world_size == 1:
@@ -386,7 +385,7 @@ def _to_device(batch: Any, device: torch.device) -> Any:
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {key: _to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, Sequence) and not isinstance(batch, str):
+    if isinstance(batch, list | tuple):
         return type(batch)(_to_device(value, device) for value in batch)
     return batch
 

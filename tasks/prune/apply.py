@@ -250,7 +250,8 @@ def _prune_in_stages(
 ) -> tuple[nn.Module, dict[str, Slice], list[Cut], list[dict[str, float]]]:
     """Prune and repair one part of the layers after the other; each result teaches the next."""
     config = job.config
-    model, slices = job.model, {}
+    model = job.model
+    slices: dict[str, Slice] = {}
     cuts: list[Cut] = []
     history: list[dict[str, float]] = []
     for stage in range(config.stages):

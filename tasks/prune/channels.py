@@ -199,7 +199,6 @@ _UNARY_FUNCTIONS = {
     torch.sigmoid,
     torch.tanh,
     torch.clone,
-    torch.nn.functional.boolean_dispatch,
     stochastic_depth,
 }
 _UNARY_METHODS = {"relu", "sigmoid", "tanh", "clone", "contiguous", "float", "relu_", "clamp"}
@@ -400,7 +399,8 @@ class _Propagation(fx.Interpreter):
             return None
         parts = [self._of(arg) for arg in node.args[0]]  # type: ignore[union-attr]
         dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-        dim = int(dim) % value.dim()  # type: ignore[call-overload]
+        assert isinstance(dim, int)
+        dim %= value.dim()
         if any(not isinstance(ids, Ids) or ids.dim != dim for ids in parts):
             self._protect_all(node)
             return None
@@ -416,7 +416,7 @@ class _Propagation(fx.Interpreter):
         if dims is None:
             reduced = set(range(rank))
         else:
-            reduced = {int(d) % rank for d in (dims if isinstance(dims, Iterable) else [dims])}  # type: ignore[call-overload, union-attr]
+            reduced = {d % rank for d in (dims if isinstance(dims, Iterable) else [dims])}
         if given.dim in reduced:
             self.found.protect(given)
             return None
@@ -434,7 +434,7 @@ class _Propagation(fx.Interpreter):
             self.found.protect(given)
             return None
         # What is added are constants, which stay.
-        return Ids(given.dim, np.pad(given.array, pair, constant_values=PROTECTED))  # type: ignore[arg-type]
+        return Ids(given.dim, np.pad(given.array, pair, constant_values=PROTECTED))
 
     def _move(
         self, node: fx.Node, given: Any, value: Any, module: nn.Module | None
@@ -498,4 +498,4 @@ def _has_fixed_size(node: fx.Node, dim: int) -> bool:
     sizes = node.args[1:]
     if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
         sizes = tuple(sizes[0])
-    return dim < len(sizes) and isinstance(sizes[dim], int) and sizes[dim] != -1
+    return dim < len(sizes) and isinstance(sizes[dim], int) and bool(sizes[dim] != -1)

@@ -30,9 +30,9 @@ class SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        before = (widths[0], *widths[:-1])
-        for i, (inputs, outputs) in enumerate(zip(before, widths, strict=True)):
-            self.add_module(f"layer{i + 1}", _stage(inputs, outputs, blocks, 1 if i == 0 else 2))
+        self.layer1 = _stage(widths[0], widths[0], blocks, 1)
+        self.layer2 = _stage(widths[0], widths[1], blocks, 2)
+        self.layer3 = _stage(widths[1], widths[2], blocks, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], num_classes)
         for module in self.modules():

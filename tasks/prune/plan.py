@@ -92,7 +92,7 @@ def find_layers(
         outputs = graph.roles[names[0]].outputs
         assert outputs is not None
         width = len(outputs)
-        merged = np.concatenate([graph.roles[name].outputs for name in names])  # type: ignore[misc]
+        merged = np.concatenate([graph.roles[name].outputs for name in names])
         ids = np.unique(graph.find(merged))
         ids = ids[~np.isin(ids, list(blocked))]
         cells = _cells(graph, ids)
@@ -185,7 +185,7 @@ def score_ids(backbone: Backbone, criterion: str) -> NDArray[np.float64]:
 
 
 def _row_scores(module: nn.Module, criterion: str) -> Tensor:
-    weight: Tensor = module.weight.detach()  # type: ignore[assignment, operator]
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
     if criterion == "bn":
         return weight
     if isinstance(module, _ConvTransposeNd):

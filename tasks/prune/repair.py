@@ -202,7 +202,7 @@ def compensate(
         if mean is None:
             continue
         gone = torch.from_numpy(np.isin(graph.find(roles.inputs), removed))
-        weight: Tensor = module.weight.detach()  # type: ignore[assignment, operator, union-attr]
+        weight: Tensor = module.weight.detach()  # type: ignore[operator]
         columns = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
         delta = columns[:, gone] @ mean[gone].to(columns)
         done += _absorb(graph.graph_module, nodes[name], pruned, part.outputs, delta)
@@ -220,7 +220,7 @@ def _expected_input(network: nn.Module, node: fx.Node) -> Tensor | None:
     while source.op == "call_module":
         module = network.get_submodule(str(source.target))
         if isinstance(module, Norm):
-            beta, gamma = module.bias.detach(), module.weight.detach().abs()  # type: ignore[union-attr, operator]
+            beta, gamma = module.bias.detach(), module.weight.detach().abs()
             points = torch.linspace(-8, 8, 2001).to(beta)
             density = torch.exp(-(points**2) / 2)
             z = beta[:, None] + gamma[:, None] * points
@@ -244,8 +244,8 @@ def _absorb(
     following = next(iter(node.users)) if len(node.users) == 1 else None
     if following is not None and following.op == "call_module":
         norm = pruned.get_submodule(str(following.target))
-        if isinstance(norm, Norm):
-            norm.running_mean -= delta.to(norm.running_mean)  # type: ignore[operator, arg-type, assignment]
+        if isinstance(norm, Norm) and norm.running_mean is not None:
+            norm.running_mean -= delta.to(norm.running_mean)
             return True
     bias = getattr(pruned.get_submodule(str(node.target)), "bias", None)
     if bias is None:

@@ -116,7 +116,7 @@ def average_precision(
         identifiers = sorted(truth.getImgIds())[: config.limit or None]
         if not identifiers:
             raise DataError(f"{config.annotations} is not a COCO file: it lists no images")
-        results = []
+        results: list[dict[str, Any]] = []
         for image_id in identifiers:
             path = config.data / truth.loadImgs([image_id])[0]["file_name"]
             results += _coco_results(model, path, image_id, task, runtime)

@@ -17,7 +17,16 @@ import mlkit as package
 
 Mlkit = Callable[..., Any]
 WEIGHTS = Path(__file__).parents[2] / "tasks" / "prune" / "weights" / "fashion_resnet14.safetensors"
-SMALL = ["--synthetic-images", "16", "--iterations", "5", "--repair-steps", "4", "--latency-runs", "2"]
+SMALL = [
+    "--synthetic-images",
+    "16",
+    "--iterations",
+    "5",
+    "--repair-steps",
+    "4",
+    "--latency-runs",
+    "2",
+]
 
 
 def test_smoke_of_every_verb(mlkit: Mlkit, tmp_path: Path, class_folder: Path) -> None:
@@ -128,7 +137,18 @@ def test_ctrl_c_names_the_checkpoint_and_resume_continues(
 ) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "mlkit", "train", "prune", str(class_folder), "-o", str(run)]
-    command += ["--image-size", "16", "--batch-size", "4", "--epochs", "400", "--save-every", "1", "--device", "cpu"]
+    command += [
+        "--image-size",
+        "16",
+        "--batch-size",
+        "4",
+        "--epochs",
+        "400",
+        "--save-every",
+        "1",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run / "last.safetensors").exists() and time.monotonic() < deadline:

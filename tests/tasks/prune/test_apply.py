@@ -185,13 +185,13 @@ def test_bad_requests(tmp_path: Path, class_folder: Path) -> None:
             random_init=True,
             eval_data=class_folder,
         )
+    (tmp_path / "m.safetensors").touch()
     with pytest.raises(DataError, match="exists already"):
-        (tmp_path / "m.safetensors").touch()
         prune(tmp_path, overwrite=False)
     with pytest.raises(CheckpointError, match="nothing to resume"):
         prune(tmp_path, resume=tmp_path / "nowhere")
+    torch.save({}, tmp_path / "w.pth")
     with pytest.raises(UsageError, match="does not say which model"):
-        torch.save({}, tmp_path / "w.pth")
         prune(tmp_path, weights=str(tmp_path / "w.pth"))
     many = tmp_path / "many"
     for i in range(11):

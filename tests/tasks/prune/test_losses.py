@@ -17,7 +17,7 @@ def test_weights_of_the_papers_code() -> None:
     assert tap_weights(10, 1) == [9.0]
     assert tap_weights(11, 2) == [3.0, 6.0]
     for wrong in (-1, 12):
-        with pytest.raises(ValueError, match="0..11"):
+        with pytest.raises(ValueError, match=r"0\.\.11"):
             tap_weights(wrong, 2)
 
 
