@@ -178,7 +178,7 @@ _UNARY_MODULES = (
     nn.Upsample,
     StochasticDepth,
 )
-_UNARY_FUNCTIONS = {
+ACTIVATIONS = {
     F.relu,
     F.relu6,
     F.leaky_relu,
@@ -188,16 +188,18 @@ _UNARY_FUNCTIONS = {
     F.hardswish,
     F.hardsigmoid,
     F.sigmoid,
+    torch.relu,
+    torch.sigmoid,
+    torch.tanh,
+}
+_UNARY_FUNCTIONS = {
+    *ACTIVATIONS,
     F.dropout,
     F.dropout2d,
-    F.max_pool2d,
     F.avg_pool2d,
     F.adaptive_avg_pool2d,
     F.adaptive_max_pool2d,
     F.interpolate,
-    torch.relu,
-    torch.sigmoid,
-    torch.tanh,
     torch.clone,
     stochastic_depth,
 }

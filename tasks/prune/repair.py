@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ...core.progress import Progress
 from ...core.runtime import Runtime
 from ...core.training import Fitted, Objective, Run, fit
 from .backbone import Backbone, Tap, tapped
-from .channels import Array
+from .channels import ACTIVATIONS, Array
 from .losses import feature_loss, tap_weights
 from .surgery import Norm, Slices
 
@@ -215,23 +216,34 @@ def _expected_input(network: nn.Module, node: fx.Node) -> Tensor | None:
     The expectation over the normal z is a sum over a fine grid of eight standard deviations to
     both sides, which serves any activation (error about 1e-5 gamma for ReLU).
     """
-    activations: list[nn.Module] = []
+    activations: list[Callable[[Tensor], Tensor]] = []
     source = node.all_input_nodes[0]
-    while source.op == "call_module":
-        module = network.get_submodule(str(source.target))
-        if isinstance(module, Norm):
-            beta, gamma = module.bias.detach(), module.weight.detach().abs()
-            points = torch.linspace(-8, 8, 2001).to(beta)
-            density = torch.exp(-(points**2) / 2)
-            z = beta[:, None] + gamma[:, None] * points
-            for activation in reversed(activations):
-                z = activation(z)
-            return z @ (density / density.sum())
-        if list(module.parameters(recurse=False)) or isinstance(module, nn.MaxPool2d):
-            return None
-        activations.append(module)
+    while source.op in ("call_module", "call_function"):
+        if source.op == "call_function":
+            if source.target not in ACTIVATIONS:
+                return None
+            rest = {**source.kwargs, "inplace": False} if "inplace" in source.kwargs else {}
+            activations.append(partial(source.target, **rest))
+        else:
+            module = network.get_submodule(str(source.target))
+            if isinstance(module, Norm):
+                return _mean_activation(module, activations)
+            if list(module.parameters(recurse=False)) or isinstance(module, nn.MaxPool2d):
+                return None
+            activations.append(module)
         source = source.all_input_nodes[0]
     return None
+
+
+def _mean_activation(norm: nn.Module, activations: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    """Return E[act(z)] for z ~ N(beta, gamma^2) per channel of a norm (C,)."""
+    beta, gamma = norm.bias.detach(), norm.weight.detach().abs()  # type: ignore[operator]
+    points = torch.linspace(-8, 8, 2001).to(beta)
+    density = torch.exp(-(points**2) / 2)
+    z = beta[:, None] + gamma[:, None] * points
+    for activation in reversed(activations):
+        z = activation(z)
+    return z @ (density / density.sum())
 
 
 @torch.no_grad()

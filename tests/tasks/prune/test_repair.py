@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkit.core.options import RunOptions, TrainOptions
@@ -175,6 +176,13 @@ def test_reestimated_norms_hold_the_statistics_of_the_images() -> None:
     assert model.bn1.momentum == 0.1
 
 
+class Functional(nn.Module):
+    """An activation that the tracer sees as a function call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x, inplace=True)
+
+
 class Pair(nn.Module):
     def __init__(self, activation: nn.Module, norm_behind: bool) -> None:
         super().__init__()
@@ -191,7 +199,7 @@ class Pair(nn.Module):
 
 
 @pytest.mark.parametrize("norm_behind", [True, False])
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU(), nn.ReLU6()])
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.SiLU(), nn.ReLU6(), Functional()])
 def test_compensation_restores_the_mean(activation: nn.Module, norm_behind: bool) -> None:
     """For inputs that are normal behind the norm, the mean output is as before (Monte Carlo)."""
     torch.manual_seed(0)
