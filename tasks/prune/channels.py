@@ -66,6 +66,7 @@ class ChannelGraph:
     joins: int = 0
     cells: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
     _parent: list[int] = field(default_factory=lambda: [PROTECTED])
+    _roots: Array | None = None  # `_parent` with every path followed to its end
     _protected: list[Array] = field(default_factory=list)
     _residual: list[Array] = field(default_factory=list)
 
@@ -77,20 +78,23 @@ class ChannelGraph:
     def fresh(self, count: int) -> Array:
         """Return new ids."""
         start = len(self._parent)
+        self._roots = None
         self._parent.extend(range(start, start + count))
         return np.arange(start, start + count, dtype=np.int64)
 
     def find(self, ids: Array) -> Array:
         """Return the representatives of ids."""
-        parent = np.asarray(self._parent)
-        found = parent[ids]
-        while not np.array_equal(found, parent[found]):
-            found = parent[found]
-        return found
+        if self._roots is None:
+            roots = np.asarray(self._parent)
+            while not np.array_equal(roots, roots[roots]):
+                roots = roots[roots]
+            self._roots = roots
+        return self._roots[ids]
 
     def unite(self, first: Array, second: Array) -> None:
         """Declare that ids can only be removed in pairs."""
         parent = self._parent
+        self._roots = None
         for a, b in zip(first.tolist(), second.tolist(), strict=True):
             while parent[a] != a:
                 parent[a] = a = parent[parent[a]]

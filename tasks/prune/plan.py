@@ -229,17 +229,19 @@ def _lowest(layer: Layer, ratio: float, options: PlanOptions) -> Array:
 def slices_for(backbone: Backbone, removed: Array) -> dict[str, Slice]:
     """Return the slices that take `removed` ids out of every module that reads or writes them."""
     graph = backbone.graph
+    gone = np.zeros(graph.count, dtype=bool)
+    gone[removed] = True
     slices = {}
     for name, roles in graph.roles.items():
-        inputs, outputs = (_kept(graph, ids, removed) for ids in (roles.inputs, roles.outputs))
+        inputs, outputs = (_kept(graph, ids, gone) for ids in (roles.inputs, roles.outputs))
         if inputs is None and outputs is None:
             continue
         slices[backbone.full_name(name)] = Slice(inputs, outputs)
     return slices
 
 
-def _kept(graph: ChannelGraph, ids: Array | None, removed: Array) -> list[int] | None:
+def _kept(graph: ChannelGraph, ids: Array | None, gone: NDArray[np.bool_]) -> list[int] | None:
     if ids is None:
         return None
-    kept = ~np.isin(graph.find(ids), removed)
+    kept = ~gone[graph.find(ids)]
     return None if kept.all() else np.flatnonzero(kept).tolist()

@@ -30,6 +30,9 @@ from .zoo import InputSpec
 BatchNorm = (nn.BatchNorm2d, FrozenBatchNorm2d)
 SMALL = 64  # images up to this side use the paper's CIFAR settings, larger ones its COCO settings
 _SKIP_ABOVE = 1e7  # a layer whose statistics are that far off says nothing
+# The paper's step sizes are for inputs normalised by ImageNet's mean and deviation: black and white
+# lie 4.4 apart, zero is a level of 0.45. Other normalisations get the same steps in grey levels.
+_RANGE, _MIDDLE = 4.4, 0.45
 
 
 @dataclass(frozen=True)
@@ -276,17 +279,20 @@ def _optimise(
     device = runtime.device
     random = stream(runtime.seed, 10, index)
     shape = (settings.batch, spec.channels, spec.size, spec.size)
-    images = torch.randn(shape, generator=random).to(device).requires_grad_()
     wanted = targets.to(device) if targets is not None else None
-    low = spec.normalise(torch.zeros(1, spec.channels, 1, 1, device=device))
-    high = spec.normalise(torch.ones(1, spec.channels, 1, 1, device=device))
+    low, middle, high = (
+        spec.normalise(torch.full((1, spec.channels, 1, 1), level, device=device))
+        for level in (0.0, _MIDDLE, 1.0)
+    )
+    unit = float((high - low).mean()) / _RANGE
+    images = (middle + unit * torch.randn(shape, generator=random).to(device)).requires_grad_()
     best = images.detach()
     for scale, iterations in settings.scales:
-        optimizer = torch.optim.Adam([images], settings.lr, settings.betas)
+        optimizer = torch.optim.Adam([images], unit * settings.lr, settings.betas)
         scaler = torch.amp.GradScaler("cuda", enabled=runtime.precision == "fp16")
         lowest = math.inf  # losses of different scales cannot be compared
         for step in range(iterations):
-            optimizer.param_groups[0]["lr"] = _learning_rate(settings, step, iterations)
+            optimizer.param_groups[0]["lr"] = unit * _learning_rate(settings, step, iterations)
             view = _jittered(images, scale, settings, random)
             loss = _loss(network, view, wanted, settings, runtime)
             value = float(loss.detach())

@@ -98,8 +98,9 @@ def frozen_norms() -> list[dict[str, Any]]:
     rows = []
     for name, prune in (("mlkit", ours), ("torch-pruning", theirs)):
         try:
+            pruned = prune(copy.deepcopy(model))
             with torch.no_grad():
-                prune(copy.deepcopy(model))(torch.randn(SHAPE))
+                pruned(torch.randn(SHAPE))
             outcome = "runs"
         except RuntimeError as error:
             outcome = f"fails: {str(error).splitlines()[0][:70]}"
