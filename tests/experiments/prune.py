@@ -192,7 +192,7 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed))
         backbone = find_backbone(model, shape)
-        config = PruneConfig(synthetic_images=64, iterations=200, synthesis_batch=32)
+        config = PruneConfig(synthetic_images=48, iterations=150, synthesis_batch=24)
         images = synthesise(
             model,
             recipe.input,
@@ -213,7 +213,7 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
             reestimate_norms(norms, images)
             scores["norms re-estimated"] = norms
             repaired = copy.deepcopy(pruned)
-            options = TrainOptions(steps=120, batch_size=16, lr=LR, schedule="step", save_every=30)
+            options = TrainOptions(steps=80, batch_size=14, lr=LR, schedule="step", save_every=30)
             taps = choose_taps(backbone, plan.removed, "block")
             finetune(backbone, repaired, taps, images, options, runtime, Silent())
             scores["repaired"] = repaired
@@ -236,7 +236,7 @@ def detector(data: Path, seeds: int) -> dict[str, Any]:
     paths = find_images(data / "referring")[:64]
     photos = to_inputs(paths, recipe.input)
     original = detections(model, photos)
-    tables: dict[str, dict[str, list[float]]] = {"0.25": {}, "0.5": {}}
+    tables: dict[str, dict[str, list[float]]] = {"0.1": {}, "0.25": {}}
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed))
         backbone = find_backbone(model, (3, 352, 352))
@@ -254,7 +254,9 @@ def detector(data: Path, seeds: int) -> dict[str, Any]:
             table.setdefault("norms re-estimated", []).append(
                 agreement(original, detections(norms, photos))
             )
-            options = TrainOptions(steps=150, batch_size=14, lr=LR, schedule="step", save_every=15)
+            options = TrainOptions(
+                steps=100, batch_size=14, lr=0.05, schedule="step", save_every=25
+            )
             taps = choose_taps(backbone, plan.removed, "block")
             root = pruned.get_submodule(backbone.prefix)
             finetune(backbone, root, taps, images, options, runtime, Silent())
