@@ -22,6 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from .distributed import (
+    from_main_process,
+    gather_random_states,
+    mean_over_processes,
+    set_random_state,
+)
 from .errors import CheckpointError, DataError, DivergedError, InterruptedRun
 from .files import write_text
 from .options import TrainOptions
@@ -261,14 +267,14 @@ class _Trainer:
         """Score the model, log, keep the best, save the state; only the main process writes."""
         count = self.step % self.save_every or self.save_every
         sums, self.sums = self.sums, {}
-        means = _mean_over_processes({k: v / count for k, v in sums.items()}, self.runtime)
+        means = mean_over_processes({k: v / count for k, v in sums.items()}, self.runtime)
         model = self.average.module if self.average is not None else self.model
         scores: dict[str, float] = {}
         if self.evaluate is not None and self.runtime.is_main:
             training = model.training
             scores = self.evaluate(model.eval())
             model.train(training)
-        scores = _from_main_process(scores, self.runtime)
+        scores = from_main_process(scores, self.runtime)
         score = scores.get("score", -means["loss"])
         entry = {"step": self.step, **means, **scores}
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -286,7 +292,7 @@ class _Trainer:
 
     def _save_state(self) -> None:
         assert self.run is not None
-        random = _gather_random_states(self.runtime)
+        random = gather_random_states(self.runtime)
         if not self.runtime.is_main:
             return
         state = {
@@ -336,7 +342,7 @@ class _Trainer:
         self.best = -math.inf if content["best"] is None else content["best"]
         self.sums, self.history = content["sums"], content["history"]
         if len(state["random"]) == self.runtime.world_size:
-            _set_random_state(state["random"][self.runtime.rank], self.runtime.device)
+            set_random_state(state["random"][self.runtime.rank], self.runtime.device)
 
     def _agree_to_stop(self, stopped: bool) -> bool:
         """Return True in all processes when one of them was told to stop."""
@@ -404,41 +410,6 @@ def _distinct(value: Any, seen: set[int] | None = None) -> Any:
     if isinstance(value, list | tuple):
         return [_distinct(item, seen) for item in value]
     return value
-
-
-def _gather_random_states(runtime: Runtime) -> list[dict[str, Tensor]]:
-    """Return the random state of every process (of this one alone when there is one)."""
-    mine = {"cpu": torch.get_rng_state()}
-    if runtime.device.type == "cuda":
-        mine["cuda"] = torch.cuda.get_rng_state(runtime.device)
-    if runtime.world_size == 1:
-        return [mine]
-    gathered: list[Any] = [None] * runtime.world_size
-    torch.distributed.all_gather_object(gathered, mine)
-    return gathered
-
-
-def _mean_over_processes(values: dict[str, float], runtime: Runtime) -> dict[str, float]:
-    if runtime.world_size == 1:
-        return values
-    packed = torch.tensor(list(values.values()), dtype=torch.float64, device=runtime.device)
-    torch.distributed.all_reduce(packed)
-    means = (packed / runtime.world_size).tolist()
-    return dict(zip(values, means, strict=True))
-
-
-def _from_main_process(values: dict[str, float], runtime: Runtime) -> dict[str, float]:
-    if runtime.world_size == 1:
-        return values
-    shared: list[Any] = [values]
-    torch.distributed.broadcast_object_list(shared, src=0)
-    return shared[0]
-
-
-def _set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextmanager

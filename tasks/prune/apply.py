@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ...core import accounting
-from ...core.accounting import Latency
 from ...core.checkpoint import is_checkpoint, read_metadata
 from ...core.config import to_toml
 from ...core.errors import CheckpointError, DataError, UsageError
@@ -22,7 +20,7 @@ from ...core.files import check_writable, write_text
 from ...core.metrics import Proportion
 from ...core.options import RunOptions, TrainOptions
 from ...core.progress import Progress, Silent
-from ...core.results import Result, Table, human_bytes, human_count
+from ...core.results import Result, Table, human_count
 from ...core.runtime import Runtime, start
 from ...core.training import Run
 from . import zoo
@@ -30,6 +28,7 @@ from .backbone import Backbone, choose_taps, find_backbone, locate
 from .checkpoint import load, save_model, slices_from_dict
 from .config import PruneConfig
 from .data import Labelled, embedded_test_images, open_labelled, read_unlabelled
+from .measure import measure_costs, metrics_of, tables_of
 from .pictures import write_pictures
 from .plan import Cut, Layer, Plan, find_layers, make_plan
 from .repair import compensate, finetune, reestimate_norms
@@ -112,15 +111,20 @@ def prune(
     pruned, slices, cuts, history = _prune_in_stages(job, backbone, images, data, scores)
     if data:
         scores["repaired" if images is not None else "pruned"] = _score(job, pruned, data)
-    costs = _costs(job, backbone, pruned)
-    metrics = _metrics(job, costs, scores, cuts, history)
+    device, runs = runtime.device, config.latency_runs
+    costs = measure_costs(backbone, job.model, pruned, job.shape, device, runs)
+    metrics = {
+        "criterion": config.criterion,
+        "schedule": job.schedule,
+        **metrics_of(costs, scores, cuts, history),
+    }
     content = {"config": config.to_dict(), "plan": plan.to_dict(), "metrics": metrics}
     save_model(config.out, pruned, job.recipe, compose(job.earlier, slices), content)
     result = PruneResult(
         inputs={"model": job.recipe.name, "weights": config.weights or "default"},
         outputs={"model": str(config.out), **({"run": str(job.folder)} if job.folder else {})},
         metrics=metrics,
-        tables=_tables(costs, scores),
+        tables=tables_of(costs, scores),
         notes=_notes(job, metrics),
         model=pruned.eval(),
     )
@@ -337,98 +341,6 @@ def _repair_options(config: PruneConfig, images: Tensor) -> TrainOptions:
         decay_at=decay,
         save_every=max(1, steps // 10),
     )
-
-
-# --- measuring ---
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """Before and after, in this order."""
-
-    parameters: tuple[int, int]
-    macs: tuple[int, int]
-    bytes: tuple[int, int]
-    latency: tuple[Latency, Latency]
-    what: str
-
-
-def _costs(job: _Job, backbone: Backbone, pruned: nn.Module) -> _Costs:
-    """Measure both models; detectors' time and arithmetic are those of the backbone."""
-    shape = (1, *job.shape)
-    for model in (job.model, pruned):  # the repair may have changed the memory layout
-        model.to(job.runtime.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    roots = [m.get_submodule(backbone.prefix).eval() for m in (job.model, pruned)]
-    example = torch.zeros(shape, device=job.runtime.device)
-    before, after = accounting.measure_latency(roots, example, job.config.latency_runs)
-    return _Costs(
-        (accounting.count_parameters(job.model), accounting.count_parameters(pruned)),
-        (accounting.count_macs(roots[0], shape), accounting.count_macs(roots[1], shape)),
-        (accounting.state_bytes(job.model), accounting.state_bytes(pruned)),
-        (before, after),
-        "model" if backbone.is_whole_model else "backbone",
-    )
-
-
-def _metrics(
-    job: _Job,
-    costs: _Costs,
-    scores: dict[str, Proportion],
-    cuts: Sequence[Cut],
-    history: Sequence[dict[str, float]],
-) -> dict[str, Any]:
-    milliseconds = [
-        {
-            "median": 1e3 * latency.median_s,
-            "p10": 1e3 * latency.p10_s,
-            "p90": 1e3 * latency.p90_s,
-        }
-        for latency in costs.latency
-    ]
-    return {
-        "criterion": job.config.criterion,
-        "schedule": job.schedule,
-        "parameters": {"before": costs.parameters[0], "after": costs.parameters[1]},
-        "macs": {"before": costs.macs[0], "after": costs.macs[1], "of": costs.what},
-        "bytes": {"before": costs.bytes[0], "after": costs.bytes[1]},
-        "latency_ms": {"before": milliseconds[0], "after": milliseconds[1], "of": costs.what},
-        "channels": {
-            "before": sum(cut.before for cut in cuts),
-            "after": sum(cut.after for cut in cuts),
-        },
-        "top1": {
-            name: {"value": s.value, "interval": list(s.interval), "images": s.total}
-            for name, s in scores.items()
-        },
-        "repair_loss": -history[-1]["score"] if history else None,
-    }
-
-
-def _tables(costs: _Costs, scores: dict[str, Proportion]) -> tuple[Table, ...]:
-    def row(name: str, values: tuple[float, float], form: Any) -> tuple[str, str, str, str]:
-        return name, form(values[0]), form(values[1]), f"{values[1] / values[0]:.3f}"
-
-    def spread(latency: Latency) -> str:
-        low, high = 1e3 * latency.p10_s, 1e3 * latency.p90_s
-        return f"{1e3 * latency.median_s:.1f} ms [{low:.1f}, {high:.1f}]"
-
-    before, after = costs.latency
-    rows = [
-        row("parameters", costs.parameters, human_count),
-        row(f"multiply-adds ({costs.what})", costs.macs, human_count),
-        row("file", costs.bytes, human_bytes),
-        (
-            f"latency ({costs.what}, batch 1)",
-            spread(before),
-            spread(after),
-            f"{after.median_s / before.median_s:.3f}",
-        ),
-    ]
-    tables = [Table("Cost", ("", "before", "after", "ratio"), rows)]
-    if scores:
-        accuracy_rows = [(name, str(score)) for name, score in scores.items()]
-        tables.append(Table("Top-1 accuracy", ("", "value [95 % interval]"), accuracy_rows))
-    return tuple(tables)
 
 
 def _notes(job: _Job, metrics: dict[str, Any]) -> tuple[str, ...]:

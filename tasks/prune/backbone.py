@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from .channels import Array, ChannelGraph, Ids, analyse
+from .channels import analyse
+from .ids import Array, ChannelGraph, Ids
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _GLOBAL_POOLS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean"}

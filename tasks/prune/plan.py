@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from ...core.errors import DataError
 from .backbone import Backbone, end_of_layer, is_pool
-from .channels import PROTECTED, Array, ChannelGraph
 from .config import PlanOptions
+from .ids import PROTECTED, Array, ChannelGraph
 from .surgery import Norm, Slice
 
 

@@ -15,7 +15,8 @@ from ...core.progress import Progress
 from ...core.runtime import Runtime
 from ...core.training import Fitted, Objective, Run, fit
 from .backbone import Backbone, Tap, tapped
-from .channels import ACTIVATIONS, Array
+from .channels import ACTIVATIONS
+from .ids import Array
 from .losses import feature_loss, tap_weights
 from .surgery import Norm, Slices
 
