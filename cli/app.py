@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, prog_name="mlkit", standalone_mode=False)
         sys.stdout.flush()
+        _leave_group()
         return code if isinstance(code, int) else 0
     except MlkitError as error:
         print_error(error)
@@ -97,6 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         return _other(error, arguments)
+
+
+def _leave_group() -> None:
+    """Leave the process group that torchrun made us join, if any."""
+    if "torch" in sys.modules and os.environ.get("WORLD_SIZE", "1") != "1":
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _other(error: Exception, arguments: list[str]) -> int:

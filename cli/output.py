@@ -31,7 +31,9 @@ class Session:
         self, command: str, as_json: bool, quiet: bool, verbose: bool, command_line: str
     ) -> None:
         self.command, self.command_line = command, command_line
-        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
+        # Under torchrun one process speaks for all.
+        self.is_main = os.environ.get("RANK", "0") == "0"
+        self.as_json, self.quiet, self.verbose = as_json, quiet or not self.is_main, verbose
         self._begin = time.monotonic()
         self._bars: RichBars | None = None
 
@@ -103,6 +105,8 @@ class Session:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+        if not self.is_main:
+            return
         if self.as_json:
             from ..core.results import versions
 

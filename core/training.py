@@ -183,9 +183,7 @@ class _Trainer:
             self._resume()
         wrapped: nn.Module = self.objective
         if self.runtime.world_size > 1:
-            wrapped = nn.parallel.DistributedDataParallel(
-                self.objective, broadcast_buffers=False, find_unused_parameters=True
-            )
+            wrapped = nn.parallel.DistributedDataParallel(self.objective)
         with _interruption() as stopped, progress.task(title, self.total) as task:
             task.advance(self.step)
             for batch in self._batches():

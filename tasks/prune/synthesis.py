@@ -56,20 +56,18 @@ class Settings:
     flip: bool
 
 
-_SIZES = {  # images, iterations; large images have 2/3 of them at half scale
-    "quick": (128, 200),
-    "standard": (1024, 1000),
-    "paper": (12_800, 2000),
+# Images and iterations, for small and for large images; large ones spend 2/3 at half scale.
+_SIZES = {
+    "quick": ((128, 200), (32, 200)),
+    "standard": ((1024, 1000), (256, 1000)),
+    "paper": ((12_800, 2000), (1600, 3000)),
 }
-_PAPER_LARGE = (1600, 3000)
 
 
 def make_settings(config: PruneConfig, size: int) -> Settings:
     """Resolve the preset and the explicit options for images of side `size`."""
     small = size <= SMALL
-    images, iterations = _SIZES[config.preset]
-    if config.preset == "paper" and not small:
-        images, iterations = _PAPER_LARGE
+    images, iterations = _SIZES[config.preset][0 if small else 1]
     images = config.synthetic_images or images
     iterations = config.iterations or iterations
     half = 2 * iterations // 3

@@ -169,7 +169,7 @@ def test_ctrl_c_names_the_checkpoint_and_resume_continues(
 def test_the_demo_leaves_a_report(mlkit: Mlkit, tmp_path: Path, monkeypatch: Any) -> None:
     from mlkit.tasks.prune import synthesis
 
-    monkeypatch.setitem(synthesis._SIZES, "quick", (16, 5))
+    monkeypatch.setitem(synthesis._SIZES, "quick", ((16, 5), (16, 5)))
     result = mlkit("demo", "prune", "-o", tmp_path / "demo")
     assert result.code == 0, result.err
     page = (tmp_path / "demo" / "report.html").read_text()
