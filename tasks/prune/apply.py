@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ...core import accounting
 from ...core.checkpoint import is_checkpoint, read_metadata
 from ...core.config import to_toml
-from ...core.errors import CheckpointError, DataError, UsageError
+from ...core.errors import CheckpointError, DataError, InterruptedRun, UsageError
 from ...core.files import check_writable, write_text
 from ...core.metrics import Proportion
 from ...core.options import RunOptions, TrainOptions
@@ -104,10 +105,8 @@ def prune(
         return _dry_run(job, plan)
     data = _evaluation_data(job, backbone)
     scores = {"original": _score(job, job.model, data)} if data else {}
+    _start_folder(job, run_options or RunOptions())
     images = _images(job, backbone) if config.repair and config.sparsity > 0 else None
-    if job.folder is not None:
-        settings = {**config.to_dict(), **(run_options or RunOptions()).to_dict(), "resume": None}
-        write_text(job.folder / "run.toml", to_toml("prune", settings))
     pruned, slices, cuts, history = _prune_in_stages(job, backbone, images, data, scores)
     if data:
         scores["repaired" if images is not None else "pruned"] = _score(job, pruned, data)
@@ -185,6 +184,16 @@ def _open(config: PruneConfig, runtime: Runtime, progress: Progress) -> _Job:
     return _Job(config, runtime, progress, model.eval(), recipe, earlier, folder)
 
 
+def _start_folder(job: _Job, run_options: RunOptions) -> None:
+    """Write the settings into the run folder, from which an interrupted run is resumed."""
+    if job.folder is None:
+        return
+    if job.config.resume is None:  # images of an earlier run are not this run's
+        shutil.rmtree(job.folder / "synthetic", ignore_errors=True)
+    settings = {**job.config.to_dict(), **run_options.to_dict(), "resume": None}
+    write_text(job.folder / "run.toml", to_toml("prune", settings))
+
+
 def _warn(job: _Job, backbone: Backbone) -> None:
     if job.config.random_init:
         job.progress.warn("the weights are random: pruning an untrained net is a smoke test only")
@@ -200,14 +209,17 @@ def _warn(job: _Job, backbone: Backbone) -> None:
 
 def _evaluation_data(job: _Job, backbone: Backbone) -> Labelled | None:
     """Return the labelled images to measure on: those given, or the embedded network's own."""
-    if job.config.eval_data is not None:
+    config = job.config
+    if config.eval_data is not None:
         if not backbone.is_whole_model:
             raise UsageError(
                 f"--eval measures classifiers, and {job.recipe.name} is none",
                 "use 'mlkit eval prune DIR --annotations FILE.json' afterwards",
             )
-        return open_labelled(job.config.eval_data)
-    return embedded_test_images() if job.recipe.name == zoo.EMBEDDED else None
+        return open_labelled(config.eval_data)
+    other_weights = config.weights is not None or config.random_init
+    is_embedded = job.recipe.name == zoo.EMBEDDED and not other_weights
+    return embedded_test_images() if is_embedded else None
 
 
 def _score(job: _Job, model: nn.Module, data: Labelled) -> Proportion:
@@ -228,9 +240,17 @@ def _images(job: _Job, backbone: Backbone) -> Tensor:
     if backbone.is_whole_model and settings.lambda_main > 0:
         classes = _count_classes(job)
     folder = job.folder / "synthetic" if job.folder else None
-    images = synthesise(
-        backbone.root, spec, settings, job.runtime, job.progress, classes=classes, folder=folder
-    )
+    try:
+        images = synthesise(
+            backbone.root, spec, settings, job.runtime, job.progress, classes=classes, folder=folder
+        )
+    except KeyboardInterrupt as error:
+        if folder is None:
+            raise
+        raise InterruptedRun(
+            f"interrupted while synthesising; finished batches are in {folder}",
+            f"continue with --resume {job.folder}",
+        ) from error
     if job.folder is not None:
         save_images(job.folder / "images.safetensors", images)
     return images

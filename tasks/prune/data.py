@@ -157,15 +157,16 @@ def read_unlabelled(folder: Path, spec: InputSpec, limit: int, progress: Progres
     A broken file is skipped with a warning. Raises `DataError` when none can be read.
     """
     paths = find_images(folder)
-    step = max(1, len(paths) // limit)
+    chosen = np.linspace(0, len(paths) - 1, min(limit, len(paths))).round().astype(int).tolist()
+    rest = sorted(set(range(len(paths))) - set(chosen))  # take the places of broken ones
     inputs: list[Tensor] = []
     broken: list[str] = []
     with progress.task("reading images", min(limit, len(paths))) as task:
-        for path in paths[::step]:
+        for place in (*chosen, *rest):
             if len(inputs) == limit:
                 break
             try:
-                inputs.append(_read(path, spec))
+                inputs.append(_read(paths[place], spec))
             except DataError as error:
                 broken.append(error.message)
             task.advance()

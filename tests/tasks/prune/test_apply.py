@@ -120,13 +120,15 @@ def test_stages_scopes_and_a_second_pruning(tmp_path: Path) -> None:
     assert sum(p.numel() for p in loaded.parameters()) == parameters["after"]
 
 
+@pytest.mark.parametrize(("part", "when"), [("synthesising images", 8), ("repairing", 7)])
 def test_an_interrupted_run_is_resumed_to_the_same_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, part: str, when: int
 ) -> None:
-    whole = prune(tmp_path, run=tmp_path / "whole")
+    options = {"synthesis_batch": 8}
+    whole = prune(tmp_path, run=tmp_path / "whole", **options)
 
     class Stopping(Silent):
-        """Presses Ctrl-C in the middle of the repair."""
+        """Presses Ctrl-C in the middle of a part."""
 
         steps = 0
 
@@ -139,18 +141,21 @@ def test_an_interrupted_run_is_resumed_to_the_same_model(
             def watch() -> Any:
                 class Task:
                     def advance(task, steps: int = 1, note: str = "") -> None:
-                        self.steps += title == "repairing"
-                        if self.steps == 7:
+                        self.steps += title == part
+                        if self.steps == when:
+                            self.steps += 1
                             os.kill(os.getpid(), signal.SIGINT)
 
                 yield Task()
 
             return watch()
 
-    with pytest.raises(InterruptedRun, match=r"last\.safetensors"):
-        prune(tmp_path, Stopping(), run=tmp_path / "cut", out=tmp_path / "cut.safetensors")
-    assert not (tmp_path / "cut.safetensors").exists()
-    resumed = prune(tmp_path, resume=tmp_path / "cut", out=tmp_path / "cut.safetensors")
+    out = tmp_path / "cut.safetensors"
+    with pytest.raises(InterruptedRun, match="interrupted") as caught:
+        prune(tmp_path, Stopping(), run=tmp_path / "cut", out=out, **options)
+    assert f"--resume {tmp_path / 'cut'}" in caught.value.hint
+    assert not out.exists()
+    resumed = prune(tmp_path, resume=tmp_path / "cut", out=out, **options)
     assert resumed.metrics["repair_loss"] == whole.metrics["repair_loss"]
     for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):  # type: ignore[union-attr]
         assert torch.equal(a, b)
@@ -201,6 +206,12 @@ def test_bad_requests(tmp_path: Path, class_folder: Path) -> None:
         Image.new("L", (28, 28)).save(many / f"c{i:02}" / "x.png")
     with pytest.raises(DataError, match="11 classes, the model 10"):
         prune(tmp_path, eval_data=many)
+
+
+def test_images_of_an_earlier_run_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    first = prune(tmp_path, run=tmp_path / "run")
+    other = prune(tmp_path, run=tmp_path / "run", iterations=3)
+    assert other.metrics["repair_loss"] != first.metrics["repair_loss"]
 
 
 def test_an_existing_run_is_not_overwritten_silently(tmp_path: Path) -> None:
