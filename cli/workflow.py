@@ -192,5 +192,8 @@ def export(session: Session, config: ExportConfig) -> None:
         raise UsageError(f"{config.file} holds a '{metadata.kind}', not a model")
     if config.out.suffix not in (".onnx", ".pt2"):
         raise UsageError(f"--out {config.out}: must end in .onnx or .pt2")
-    method = import_module(f"mlkit.tasks.{metadata.method}")
+    packages = {method.name: method.package for method in METHODS}
+    if metadata.method not in packages:
+        raise UsageError(f"{config.file} belongs to '{metadata.method}', unknown to this mlkit")
+    method = import_module(f"mlkit.tasks.{packages[metadata.method]}")
     session.finish(method.export(config.file, config.out, config.overwrite, config.factory))

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-try:
-    __version__ = version("mlkit")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
 
 
 def load(path: str | Path, **settings: Any) -> Any:
@@ -22,6 +16,20 @@ def load(path: str | Path, **settings: Any) -> Any:
     from importlib import import_module
 
     from .core.checkpoint import read_metadata
+    from .core.errors import CheckpointError
+    from .tasks import METHODS
 
-    method = read_metadata(path).method
-    return import_module(f"{__name__}.tasks.{method}").load(path, **settings)
+    name = read_metadata(path).method
+    packages = {method.name: method.package for method in METHODS}
+    if name not in packages:
+        raise CheckpointError(f"{path} belongs to '{name}', which this mlkit does not know")
+    return import_module(f"{__name__}.tasks.{packages[name]}").load(path, **settings)
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up only when asked for: it takes longer than the rest of `mlkit --help`.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mlkit")
+    raise AttributeError(f"module 'mlkit' has no attribute {name!r}")

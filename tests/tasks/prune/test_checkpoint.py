@@ -114,3 +114,13 @@ def test_denormal_weights_become_zero(tmp_path: Path) -> None:
     assert weight[0, 0] == 0
     assert weight[0, 1] == 1e-20
     assert float(model.linear.weight.detach()[0, 0]) != 0
+
+
+def test_a_checkpoint_of_an_unknown_method_runs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    saved(path)
+    with safe_open(path, "pt") as file:
+        document = json.loads(file.metadata()["mlkit"])
+    save_file(load_file(path), path, {"mlkit": json.dumps({**document, "method": "..evil"})})
+    with pytest.raises(CheckpointError, match="does not know"):
+        mlkit.load(path)
