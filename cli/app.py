@@ -27,6 +27,12 @@ COMMANDS = (
 TRAIN = (Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),)
 EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
 CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+# Commands with a second word: name, rows, what the group does, panel in the root's help.
+GROUPS = (
+    ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
+    ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
+    ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),
+)
 
 
 def _nothing() -> None:
@@ -53,12 +59,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 our bug, 2 usage, 3 bad input, 4 bad checkpoint, 5 device or "
     "memory, 6 missing extra, 130 interrupted. `mlkit METHOD --help` shows a method's options.",
 )
-for name, rows, text in (
-    ("train", TRAIN, "Fit a method's weights; leaves a run folder."),
-    ("eval", EVAL, "Score with the field's own metrics."),
-    ("check", CHECK, "Is this data usable? Before a long run."),
-):
-    app.add_typer(_group(rows, text), name=name, rich_help_panel=WORKFLOW)
+for name, rows, text, panel in GROUPS:
+    app.add_typer(_group(rows, text), name=name, rich_help_panel=panel)
 
 
 def _version(wanted: bool) -> None:

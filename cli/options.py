@@ -67,6 +67,8 @@ def configured(function: Callable[..., None], target: str) -> Callable[..., None
             command, output.json_output, output.quiet, output.verbose, _command_line(command)
         )
         with session:
+            if explicit.get("out") == "-":
+                session.check_stream()
             stored = _stored(command, explicit, output.config, given, session)
             values = {**stored, **explicit}
             models = {name: model.create(**_pick(model, values)) for name, model in configs.items()}

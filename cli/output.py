@@ -6,12 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import InterruptedRun, MlkitError
+from ..core.errors import InterruptedRun, MlkitError, UsageError
 from ..core.progress import Task
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ class Session:
         if isinstance(error, MlkitError) and self.as_json and error.message:
             print_json_error(self.command, error.kind, error.message, error.hint)
             error.hint, error.message = "", ""  # said already
+
+    def check_stream(self) -> None:
+        """Refuse `-o -` where nobody could use what it writes. Raises `UsageError`."""
+        if self.as_json:
+            raise UsageError("--json and -o - both want standard output", "give -o a file name")
+        if sys.stdout.isatty():
+            raise UsageError(
+                "-o - would write a file to the terminal", "pipe it on, or give -o a file name"
+            )
 
     # --- the sink that methods report to ---
 
@@ -107,7 +116,9 @@ class Session:
             self._bars = None
         if not self.is_main:
             return
-        if self.as_json:
+        if result.stream is not None:
+            self._stream(result.stream, result.notes)
+        elif self.as_json:
             from ..core.results import versions
 
             document = {
@@ -127,6 +138,13 @@ class Session:
             reason = next(iter(result.failures.values()))
             said = f"{len(result.failures)} inputs failed; the first: {reason}"
             raise MlkitError("" if self.as_json else said)  # the document lists them
+
+    def _stream(self, data: bytes, notes: Iterable[str]) -> None:
+        """Write the file itself to stdout, and what there is to say about it to stderr."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        for note in notes:
+            self._say(note)
 
     def _show(self, result: Result) -> None:
         console = stdout()

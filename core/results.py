@@ -23,7 +23,8 @@ class Result:
     """What one run of a method read, wrote and measured.
 
     `inputs`, `outputs` and `metrics` hold plain JSON values only. `tables` and `notes` are for
-    people; `failures` maps an input that could not be used to the reason.
+    people; `failures` maps an input that could not be used to the reason. `stream` is the file
+    itself where the user asked for it on standard output (`-o -`).
     """
 
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Result:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)
+    stream: bytes | None = field(default=None, repr=False)
 
 
 def versions() -> dict[str, str]:

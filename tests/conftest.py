@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,21 +17,26 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
+    raw: bytes  # what stdout got, as it is
 
 
 @pytest.fixture
 def mlkit(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
-    """Run the real command line in process, at 80 columns and without a terminal."""
+    """Run the real command line in process, at 80 columns and without a terminal.
+
+    `stdin` is what the command reads from standard input.
+    """
     from mlkit.cli.app import main
 
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*arguments: Any) -> Outcome:
+    def run(*arguments: Any, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        out, err = capsysbinary.readouterr()
+        return Outcome(code, out.decode(errors="replace"), err.decode(), out)
 
     return run
 

@@ -213,7 +213,7 @@ class PruneConfig(ModelOptions, PlanOptions, SynthesisOptions, RepairOptions):
     ] = None
     resume: Annotated[
         Path | None,
-        Flag("--resume", panel=OUTPUT, metavar="DIR"),
+        Flag("--resume", panel="Training", metavar="DIR"),
         Field(description="Continue an interrupted run from its folder."),
     ] = None
     plot: Annotated[
@@ -335,7 +335,7 @@ class EvalConfig(Config):
     ] = None
     weights: Annotated[
         tuple[Path, ...],
-        Flag("--weights", metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(min_length=1, description="Model file; repeat to compare several."),
     ]
     factory: Annotated[
