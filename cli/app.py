@@ -27,11 +27,20 @@ COMMANDS = (
 TRAIN = (Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),)
 EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
 CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+DATA = (
+    Row(
+        "synthetic-images",
+        "prune:data_synthetic_images",
+        "Images made from a trained model alone.",
+        METHODS,
+    ),
+)
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (
     ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
     ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
     ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),
+    ("data", DATA, "Make or convert data sets.", WORKFLOW),
 )
 
 

@@ -37,7 +37,7 @@ class Lazy(TyperCommand):
         single = typer.Typer(
             add_completion=False, context_settings=HELP, rich_markup_mode="markdown"
         )
-        single.command(self.row.name)(configured(function, self.row.target))
+        single.command(self.row.name)(configured(function, self.row.name))
         return get_command(single)
 
 

@@ -44,13 +44,14 @@ class OutputOptions(Config):
     ] = None
 
 
-def configured(function: Callable[..., None], target: str) -> Callable[..., None]:
+def configured(function: Callable[..., None], name: str) -> Callable[..., None]:
     """Return a function for typer whose parameters are the fields of `function`'s configurations.
 
-    `function(session, **configs)` gets a `Session` first. `target` is "module:function"; the
-    function's name is the command's, with `_` for the space in `train prune`.
+    `function(session, **configs)` gets a `Session` first. It is called like its command: `name`,
+    behind the group's name, with `_` for `-` (`train_prune`, `data_synthetic_images`).
     """
-    command = function.__name__.replace("_", " ")
+    group = function.__name__.rstrip("_").removesuffix(name.replace("-", "_"))
+    command = f"{group.replace('_', ' ')}{name}"
     signature = inspect.signature(function, eval_str=True)
     configs: dict[str, type[Config]] = {
         name: parameter.annotation

@@ -1,10 +1,17 @@
-"""`mlkit prune`, `mlkit train prune`, `mlkit eval prune`, `mlkit check prune`."""
+"""`mlkit prune`, `mlkit train prune`, `mlkit eval prune`, `mlkit check prune`,
+`mlkit data synthetic-images`."""
 
 from __future__ import annotations
 
 from ..core.options import RunOptions, TrainOptions
 from ..tasks import prune as method
-from ..tasks.prune.config import CheckConfig, EvalConfig, PruneConfig, TrainConfig
+from ..tasks.prune.config import (
+    CheckConfig,
+    EvalConfig,
+    PruneConfig,
+    SynthesizeConfig,
+    TrainConfig,
+)
 from .output import Session
 
 
@@ -69,3 +76,19 @@ def check_prune(session: Session, config: CheckConfig) -> None:
     `mlkit check prune photos/ --json`
     """
     session.finish(method.check(config, session))
+
+
+def data_synthetic_images(session: Session, config: SynthesizeConfig, run: RunOptions) -> None:
+    """Synthesise images from a trained model alone: what `mlkit prune` repairs on.
+
+    You get a file for `mlkit prune --synthetic`, so that several prunings share one synthesis.
+
+    Examples:
+
+    `mlkit data synthetic-images -o images.safetensors --plot sheet.png`
+
+    `mlkit data synthetic-images --model resnet50 --weights r50.pth --synthetic-images 64`
+
+    Next: `mlkit prune --synthetic images.safetensors`.
+    """
+    session.finish(method.synthesize(config, run, session))

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...core import accounting
-from ...core.checkpoint import is_checkpoint, read_metadata
 from ...core.config import to_toml
-from ...core.errors import CheckpointError, DataError, InterruptedRun, UsageError
+from ...core.errors import CheckpointError, DataError, UsageError
 from ...core.files import check_writable, write_text
 from ...core.metrics import Proportion
 from ...core.options import RunOptions, TrainOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table, human_count
-from ...core.runtime import Runtime, start
+from ...core.runtime import start
 from ...core.training import Run
-from . import zoo
 from .backbone import Backbone, choose_taps, find_backbone, locate
-from .checkpoint import load, save_model, slices_from_dict
+from .checkpoint import save_model
 from .config import PruneConfig
-from .data import Labelled, embedded_test_images, open_labelled, read_unlabelled
+from .data import Labelled
+from .images import repair_images
+from .job import Job, evaluation_data, open_job
 from .measure import measure_costs, metrics_of, tables_of
 from .pictures import write_pictures
 from .plan import Cut, Layer, Plan, find_layers, make_plan
 from .repair import compensate, finetune, reestimate_norms
 from .score import accuracy
 from .surgery import Slice, apply_slices, compose
-from .synthesis import check_statistics, load_images, make_settings, save_images, synthesise
-from .zoo import Recipe
 
 # Steps and batch of the fine-tuning for small and for large images.
 _REPAIR_STEPS = {"quick": 60, "standard": 2000}
@@ -50,30 +45,6 @@ class PruneResult(Result):
     """What `prune` returns; `model` is the pruned network in eval mode (None on a dry run)."""
 
     model: nn.Module | None = None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What all steps of one run share."""
-
-    config: PruneConfig
-    runtime: Runtime
-    progress: Progress
-    model: nn.Module
-    recipe: Recipe
-    earlier: dict[str, Slice]  # what an earlier pruning cut from the recipe's model
-    folder: Path | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The model's input (C, H, W)."""
-        return (self.recipe.input.channels, self.recipe.input.size, self.recipe.input.size)
-
-    @property
-    def schedule(self) -> str:
-        """How the sparsity is spread over layers."""
-        paper = "layer-dependent" if self.config.preset == "paper" else "uniform"
-        return self.config.schedule or paper
 
 
 def prune(
@@ -91,7 +62,7 @@ def prune(
     progress = progress or Silent()
     _check_outputs(config)
     runtime = start(run_options or RunOptions())
-    job = _open(config, runtime, progress)
+    job = open_job(config, runtime, progress)
     backbone = find_backbone(job.model, job.shape)
     layers = find_layers(backbone, config.scope, config.criterion, config.keep)
     plan = make_plan(backbone, layers, config, job.schedule)
@@ -103,10 +74,10 @@ def prune(
     _warn(job, backbone)
     if config.dry_run:
         return _dry_run(job, plan)
-    data = _evaluation_data(job, backbone)
+    data = evaluation_data(job, backbone)
     scores = {"original": _score(job, job.model, data)} if data else {}
     _start_folder(job, run_options or RunOptions())
-    images = _images(job, backbone) if config.repair and config.sparsity > 0 else None
+    images = repair_images(job, backbone) if config.repair and config.sparsity > 0 else None
     pruned, slices, cuts, history = _prune_in_stages(job, backbone, images, data, scores)
     if data:
         scores["repaired" if images is not None else "pruned"] = _score(job, pruned, data)
@@ -153,38 +124,7 @@ def _check_outputs(config: PruneConfig) -> None:
         )
 
 
-def _open(config: PruneConfig, runtime: Runtime, progress: Progress) -> _Job:
-    """Open the model that the options name, with its weights."""
-    earlier: dict[str, Slice] = {}
-    weights = Path(config.weights) if config.weights else None
-    if weights is not None and weights.is_file() and is_checkpoint(weights):
-        factory = zoo.import_factory(config.factory) if config.factory else None
-        model, recipe = load(weights, factory=factory, with_recipe=True)
-        if config.model not in (None, recipe.name):
-            raise CheckpointError(
-                f"{weights} holds a {recipe.name}, not a {config.model}", "leave out --model"
-            )
-        earlier = slices_from_dict(read_metadata(weights).content["slices"])
-    else:
-        if config.weights and not (config.model or config.factory):
-            raise UsageError(
-                f"--weights {config.weights}: this file does not say which model it is",
-                "name it with --model or --factory",
-            )
-        name = config.model or zoo.EMBEDDED
-        model, recipe = zoo.open_model(
-            name, config.weights, config.num_classes, config.factory, config.random_init
-        )
-    if config.image_size is not None:
-        spec = dataclasses.replace(
-            recipe.input, size=config.image_size, resize=round(config.image_size * 256 / 224)
-        )
-        recipe = dataclasses.replace(recipe, input=spec)
-    folder = config.resume or config.run
-    return _Job(config, runtime, progress, model.eval(), recipe, earlier, folder)
-
-
-def _start_folder(job: _Job, run_options: RunOptions) -> None:
+def _start_folder(job: Job, run_options: RunOptions) -> None:
     """Write the settings into the run folder, from which an interrupted run is resumed."""
     if job.folder is None:
         return
@@ -194,7 +134,7 @@ def _start_folder(job: _Job, run_options: RunOptions) -> None:
     write_text(job.folder / "run.toml", to_toml("prune", settings))
 
 
-def _warn(job: _Job, backbone: Backbone) -> None:
+def _warn(job: Job, backbone: Backbone) -> None:
     if job.config.random_init:
         job.progress.warn("the weights are random: pruning an untrained net is a smoke test only")
     for node in backbone.outputs:
@@ -207,66 +147,16 @@ def _warn(job: _Job, backbone: Backbone) -> None:
             return
 
 
-def _evaluation_data(job: _Job, backbone: Backbone) -> Labelled | None:
-    """Return the labelled images to measure on: those given, or the embedded network's own."""
-    config = job.config
-    if config.eval_data is not None:
-        if not backbone.is_whole_model:
-            raise UsageError(
-                f"--eval measures classifiers, and {job.recipe.name} is none",
-                "use 'mlkit eval prune DIR --annotations FILE.json' afterwards",
-            )
-        return open_labelled(config.eval_data)
-    other_weights = config.weights is not None or config.random_init
-    is_embedded = job.recipe.name == zoo.EMBEDDED and not other_weights
-    return embedded_test_images() if is_embedded else None
-
-
-def _score(job: _Job, model: nn.Module, data: Labelled) -> Proportion:
+def _score(job: Job, model: nn.Module, data: Labelled) -> Proportion:
     model.to(job.runtime.device).eval()
     return accuracy(model, data, job.recipe.input, job.runtime)["top1"]
-
-
-def _images(job: _Job, backbone: Backbone) -> Tensor:
-    """Return the inputs to repair on: the user's, stored ones, or new synthetic ones."""
-    config, spec = job.config, job.recipe.input
-    settings = make_settings(config, spec.size)
-    if config.images is not None:
-        return read_unlabelled(config.images, spec, settings.images, job.progress)
-    if config.synthetic is not None:
-        return load_images(config.synthetic, spec)
-    check_statistics(backbone.root, trained=not config.random_init)
-    classes = 0
-    if backbone.is_whole_model and settings.lambda_main > 0:
-        classes = _count_classes(job)
-    folder = job.folder / "synthetic" if job.folder else None
-    try:
-        images = synthesise(
-            backbone.root, spec, settings, job.runtime, job.progress, classes=classes, folder=folder
-        )
-    except KeyboardInterrupt as error:
-        if folder is None:
-            raise
-        raise InterruptedRun(
-            f"interrupted while synthesising; finished batches are in {folder}",
-            f"continue with --resume {job.folder}",
-        ) from error
-    if job.folder is not None:
-        save_images(job.folder / "images.safetensors", images)
-    return images
-
-
-def _count_classes(job: _Job) -> int:
-    with torch.no_grad():
-        example = torch.zeros(1, *job.shape, device=next(job.model.parameters()).device)
-        return int(job.model(example).shape[1])
 
 
 # --- pruning and repair ---
 
 
 def _prune_in_stages(
-    job: _Job,
+    job: Job,
     backbone: Backbone,
     images: Tensor | None,
     data: Labelled | None,
@@ -299,7 +189,7 @@ def _part(layers: list[Layer], stage: int, stages: int) -> list[Layer]:
 
 
 def _repair(
-    job: _Job,
+    job: Job,
     backbone: Backbone,
     pruned: nn.Module,
     plan: Plan,
@@ -363,7 +253,7 @@ def _repair_options(config: PruneConfig, images: Tensor) -> TrainOptions:
     )
 
 
-def _notes(job: _Job, metrics: dict[str, Any]) -> tuple[str, ...]:
+def _notes(job: Job, metrics: dict[str, Any]) -> tuple[str, ...]:
     notes = [f"criterion {metrics['criterion']}, schedule {job.schedule}, scope {job.config.scope}"]
     if job.schedule == "layer-dependent":
         notes.append("the layer-dependent schedule saves parameters rather than multiply-adds")
@@ -375,7 +265,7 @@ def _notes(job: _Job, metrics: dict[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _dry_run(job: _Job, plan: Plan) -> PruneResult:
+def _dry_run(job: Job, plan: Plan) -> PruneResult:
     """Show the plan and what it would cost, without touching a file."""
     pruned = copy.deepcopy(job.model)
     apply_slices(pruned, plan.slices)

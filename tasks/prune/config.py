@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -149,6 +149,21 @@ class SynthesisOptions(Config):
     ] = None
 
 
+class EffortOptions(Config):
+    """How much work goes into images and repair."""
+
+    preset: Annotated[
+        Literal["quick", "standard", "paper"],
+        Flag("--preset"),
+        Field(description="Effort of the repair; paper: the paper's numbers."),
+    ] = "quick"
+    image_size: Annotated[
+        int | None,
+        Flag("--image-size", panel=TUNING),
+        Field(gt=7, le=4096, description="Side of the input images in pixels."),
+    ] = None
+
+
 class RepairOptions(Config):
     """How the pruned backbone is fine-tuned. None takes the preset's value."""
 
@@ -195,7 +210,13 @@ class RepairOptions(Config):
     ] = 1
 
 
-class PruneConfig(ModelOptions, PlanOptions, SynthesisOptions, RepairOptions):
+def _safetensors(config: Any) -> Any:
+    if config.out.suffix != ".safetensors":
+        raise ValueError(f"--out {config.out}: must end in .safetensors")
+    return config
+
+
+class PruneConfig(ModelOptions, PlanOptions, EffortOptions, SynthesisOptions, RepairOptions):
     """All options of `mlkit prune`."""
 
     out: Annotated[
@@ -241,11 +262,6 @@ class PruneConfig(ModelOptions, PlanOptions, SynthesisOptions, RepairOptions):
         Flag("--eval", metavar="DIR"),
         Field(description="Labelled images (one folder per class) to measure accuracy on."),
     ] = None
-    preset: Annotated[
-        Literal["quick", "standard", "paper"],
-        Flag("--preset"),
-        Field(description="Effort of the repair; paper: the paper's numbers."),
-    ] = "quick"
     repair: Annotated[
         bool,
         Flag("--repair/--no-repair"),
@@ -256,11 +272,6 @@ class PruneConfig(ModelOptions, PlanOptions, SynthesisOptions, RepairOptions):
         Flag("--dry-run"),
         Field(description="Show the plan and the cost; write nothing."),
     ] = False
-    image_size: Annotated[
-        int | None,
-        Flag("--image-size", panel=TUNING),
-        Field(gt=7, le=4096, description="Side of the input images in pixels."),
-    ] = None
     latency_runs: Annotated[
         int, Flag(panel=TUNING), Field(gt=1, le=10_000, description="Timed calls per model.")
     ] = 30
@@ -271,9 +282,29 @@ class PruneConfig(ModelOptions, PlanOptions, SynthesisOptions, RepairOptions):
             raise ValueError("--data-free and --images exclude each other")
         if self.images is not None and self.synthetic is not None:
             raise ValueError("--images and --synthetic exclude each other")
-        if self.out.suffix != ".safetensors":
-            raise ValueError(f"--out {self.out}: must end in .safetensors")
-        return self
+        return _safetensors(self)
+
+
+class SynthesizeConfig(ModelOptions, EffortOptions, SynthesisOptions):
+    """Options of `mlkit data synthetic-images`."""
+
+    out: Annotated[
+        Path,
+        Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
+        Field(description="Where to write the images (.safetensors, 16 bit)."),
+    ] = Path("images.safetensors")
+    overwrite: Annotated[
+        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an existing file.")
+    ] = False
+    plot: Annotated[
+        Path | None,
+        Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
+        Field(description="Draw the first images on one sheet."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _suffix(self) -> Self:
+        return _safetensors(self)
 
 
 class TrainConfig(Config):

@@ -175,3 +175,20 @@ def test_the_demo_leaves_a_report(mlkit: Mlkit, tmp_path: Path, monkeypatch: Any
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:image/png") == 2
     assert "mlkit demo prune" in page
+
+
+def test_images_alone_and_pruning_with_them(mlkit: Mlkit, tmp_path: Path) -> None:
+    images, sheet, out = (tmp_path / name for name in ("i.safetensors", "s.png", "m.safetensors"))
+    command = ["data", "synthetic-images", "-o", images]
+    made = mlkit(*command, "--synthetic-images", "16", "--iterations", "3", "--plot", sheet)
+    assert made.code == 0, made.err
+    assert "mlkit prune --synthetic" in made.out
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    again = mlkit(*command)
+    assert again.code == 3
+    assert "exists already" in again.err
+    pruned = mlkit("prune", "--synthetic", images, *SMALL, "-o", out, "--json")
+    assert pruned.code == 0, pruned.err
+    wrong = mlkit("data", "synthetic-images", "--model", "squeezenet1_0", "--random-init")
+    assert wrong.code == 3
+    assert "no BatchNorm" in wrong.err
