@@ -15,6 +15,7 @@ from mlkit.core.results import versions
 
 EXPERIMENTS = {
     "prune-recovery": "prune:recovery",
+    "prune-recovery-small": "prune:recovery_small",
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from mlkit.core.progress import Silent
 from mlkit.core.runtime import Runtime, start, stream
 from mlkit.core.training import Objective, fit
 from mlkit.tasks.prune.backbone import Backbone, choose_taps, find_backbone
-from mlkit.tasks.prune.config import PlanOptions, PruneConfig
+from mlkit.tasks.prune.checkpoint import load
+from mlkit.tasks.prune.config import PlanOptions, PruneConfig, TrainConfig
 from mlkit.tasks.prune.data import Labelled, open_labelled, to_inputs
+from mlkit.tasks.prune.fit import train
 from mlkit.tasks.prune.plan import Plan, find_layers, make_plan
 from mlkit.tasks.prune.repair import compensate, finetune, reestimate_norms
 from mlkit.tasks.prune.score import accuracy
@@ -48,15 +51,36 @@ def recovery(data: Path, seeds: int) -> dict[str, Any]:
         "tests.experiments.networks:cifar_resnet20",
         False,
     )
+    return _recovery(model, recipe.input, data, seeds)
+
+
+def recovery_small(data: Path, seeds: int) -> dict[str, Any]:
+    """The same in the size of the specification's own table: a shallow network at 16 pixels.
+
+    The network is trained here first, on the training images in the form that the test has.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            TrainConfig(data=data / "cifar10" / "train", image_size=16, out=Path(folder)),
+            TrainOptions(epochs=8, warmup=200),
+            RunOptions(),
+        )
+        model, recipe = load(Path(folder) / "best.safetensors", with_recipe=True)
+    _say("the network is trained")
+    return _recovery(model, recipe.input, data, seeds)
+
+
+def _recovery(model: nn.Module, spec: InputSpec, data: Path, seeds: int) -> dict[str, Any]:
+    """Score all ways of repairing on every fifth test image, for two sparsities."""
     test = _every_nth(open_labelled(data / "cifar10" / "test"), 5)
-    train = open_labelled(data / "cifar10" / "train")
+    training = open_labelled(data / "cifar10" / "train")
     tables: dict[str, dict[str, list[float]]] = {"0.5": {}, "0.75": {}}
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed))
-        sources = _sources(model, recipe.input, train, runtime)
+        sources = _sources(model, spec, training, runtime)
         for sparsity, table in tables.items():
-            backbone = find_backbone(model, (3, 32, 32))
-            arms = _Arms(model, backbone, float(sparsity), test, recipe.input, runtime, sources)
+            backbone = find_backbone(model, (3, spec.size, spec.size))
+            arms = _Arms(model, backbone, float(sparsity), test, spec, runtime, sources)
             for name, score in arms.all().items():
                 table.setdefault(name, []).append(100 * score.value)
                 _say(f"seed {seed} s {sparsity} {name}: {score}")
@@ -71,16 +95,16 @@ def _every_nth(data: Labelled, step: int) -> Labelled:
 
 
 def _sources(
-    model: nn.Module, spec: InputSpec, train: Labelled, runtime: Runtime
+    model: nn.Module, spec: InputSpec, training: Labelled, runtime: Runtime
 ) -> dict[str, Tensor]:
     """Return 256 synthetic, noise and real inputs each."""
     config = PruneConfig(synthetic_images=256, iterations=200)
     synthetic = synthesise(
         model, spec, make_settings(config, spec.size), runtime, Silent(), classes=10
     )
-    chosen = torch.randperm(len(train), generator=stream(runtime.seed, 77))[:256]
+    chosen = torch.randperm(len(training), generator=stream(runtime.seed, 77))[:256]
     noise = torch.randn(synthetic.shape, generator=stream(runtime.seed, 78))
-    real = to_inputs([train.images[i] for i in chosen], spec)
+    real = to_inputs([training.images[i] for i in chosen], spec)
     _say(f"seed {runtime.seed}: images ready")
     return {"synthetic": synthetic, "noise": noise, "real": real}
 
