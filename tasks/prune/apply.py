@@ -227,7 +227,7 @@ def _repair(
         tap=config.tap,
         loss=config.loss,
         alpha_method=config.alpha_method,
-        update_norms=config.bn == "train",
+        update_norms=backbone.is_whole_model if config.bn == "auto" else config.bn == "train",
         run=run,
     )
     history += fitted.history

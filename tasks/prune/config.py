@@ -199,10 +199,13 @@ class RepairOptions(Config):
         ),
     ] = "block"
     bn: Annotated[
-        Literal["train", "frozen"],
+        Literal["auto", "train", "frozen"],
         Flag("--bn", panel=TUNING),
-        Field(description="BatchNorm statistics while fine-tuning: updated or kept."),
-    ] = "train"
+        Field(
+            description="BatchNorm statistics while fine-tuning: updated or kept. auto: updated "
+            "in classifiers, kept in detectors and segmenters, as in the paper's code."
+        ),
+    ] = "auto"
     stages: Annotated[
         int,
         Flag("--stages", panel=TUNING),

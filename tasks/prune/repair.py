@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -119,7 +120,8 @@ def finetune(
 ) -> Fitted:
     """Train `student_root` in place to reproduce the backbone's features on `images`.
 
-    One image in eight is held out; the weights with the lowest loss on those are kept.
+    One image in eight is held out; the weights with the lowest loss on those are kept, which are
+    those it came with (and a warning) when no step improves on them.
     """
     clone = tap == "pre-add"
     device = runtime.device
@@ -140,6 +142,9 @@ def finetune(
 
     with runtime.autocast():
         source = _Images(training, objective, runtime)
+    before = copy.deepcopy(student.state_dict())
+    start = evaluate(student.eval())["score"]
+    student.train()
     fitted = fit(
         objective,
         source,
@@ -151,6 +156,12 @@ def finetune(
         progress=progress,
         title="repairing",
     )
+    if fitted.best < start:
+        student.load_state_dict(before)
+        progress.warn(
+            "the repair did not bring the features closer, so the weights stay as pruned; "
+            "try a lower --repair-lr, --bn frozen, or more --synthetic-images"
+        )
     student_root.eval()
     return fitted
 

@@ -110,12 +110,14 @@ def embedded_inputs(count: int) -> Tensor:
     return to_inputs(embedded_test_images().first(count).images, input_spec(EMBEDDED))
 
 
-def repaired(tap: str = "block", **settings: Any) -> tuple[nn.Module, nn.Module, nn.Module, Any]:
+def repaired(
+    tap: str = "block", sparsity: float = 0.5, progress: Silent | None = None, **settings: Any
+) -> tuple[nn.Module, nn.Module, nn.Module, Any]:
     """Prune the embedded network and repair it on 48 of its test images."""
     model, _ = open_model(EMBEDDED, None, None, None, False)
     backbone = find_backbone(model, (1, 28, 28))
     layers = find_layers(backbone, "inner", "l1")
-    plan = make_plan(backbone, layers, PlanOptions(), "uniform")
+    plan = make_plan(backbone, layers, PlanOptions(sparsity=sparsity), "uniform")
     pruned = pruned_copy(model, plan.slices)
     student = copy.deepcopy(pruned)
     taps = choose_taps(backbone, plan.removed, tap)
@@ -128,7 +130,7 @@ def repaired(tap: str = "block", **settings: Any) -> tuple[nn.Module, nn.Module,
         embedded_inputs(48),
         options,
         runtime,
-        Silent(),
+        progress or Silent(),
         tap=tap,
         **settings,
     )
@@ -146,6 +148,16 @@ def test_finetuning_brings_the_features_closer_and_leaves_the_head(tap: str) -> 
     assert float(after) < float(before)
     assert torch.equal(student.fc.weight, model.fc.weight)
     assert torch.equal(student.fc.bias, model.fc.bias)
+
+
+def test_a_repair_that_does_not_help_is_undone() -> None:
+    progress = Silent()
+    # Nothing was pruned: the features agree already, and every step leads away.
+    _, pruned, student, fitted = repaired(sparsity=0.0, progress=progress)
+    assert fitted.history  # steps were taken
+    assert "as pruned" in progress.warnings[0]
+    state = student.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in pruned.state_dict().items())
 
 
 def test_frozen_norms_keep_their_statistics() -> None:
