@@ -17,6 +17,8 @@ EXPERIMENTS = {
     "prune-recovery": "prune:recovery",
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
+    "recommend-table": "recommend:table",
+    "recommend-remedies": "recommend:remedies",
 }
 
 
