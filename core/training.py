@@ -105,7 +105,7 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
     Tables with sparse gradients (`nn.Embedding(sparse=True)`) get Adam on the rows that a step
     touches, whatever `options.optimizer` says.
     """
-    tables = [m.weight for m in model.modules() if getattr(m, "sparse", False)]
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
     sparse = {id(table) for table in tables}
     parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
     if tables:
@@ -149,7 +149,7 @@ class SparseAndDense(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, tables: list[nn.Parameter], rest: list[nn.Parameter], options: TrainOptions
+        self, tables: list[Tensor], rest: list[nn.Parameter], options: TrainOptions
     ) -> None:
         self.parts = [torch.optim.SparseAdam(tables, options.lr)]
         if rest:
@@ -158,7 +158,7 @@ class SparseAndDense(torch.optim.Optimizer):
         # The same group objects, so that the loop's learning rate reaches both.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Take one step with both."""
         for part in self.parts:
             part.step()

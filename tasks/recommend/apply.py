@@ -100,14 +100,15 @@ def _asked(config: RecommendConfig, log: Log | None, items: Items) -> Asked:
                 f"similar to {missing[0]}: {', '.join(close)}; or pass --fallback popular",
             )
         return Asked(["history"], from_lists([[n for n in numbers if n]]), len(missing))
-    assert log is not None
-    numbers = items.numbers(log.items)
+    if log is None:  # only item vectors are wanted
+        return Asked([], from_lists([]))
+    number = items.numbers(log.items)
     sequences = log.sequences
     users = log.users
     if config.user:
         chosen = torch.tensor([log.user(name) for name in config.user])
         sequences, users = sequences.take(chosen), pl.Series(list(config.user))
-    sequences = Sequences(numbers[sequences.items.long()].int(), sequences.starts)
+    sequences = Sequences(number[sequences.items.long()].int(), sequences.starts)
     known = sequences.items > 0
     return Asked(users, sequences.keep(known), int((~known).sum()))
 

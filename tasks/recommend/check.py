@@ -63,7 +63,7 @@ def _coverage(config: CheckConfig, split: Split) -> dict[str, Any]:
     found: dict[str, Any] = {"titles": items.titles is not None}
     if items.labels is not None:
         labelled = items.labels[1:] != ""
-        found["items_with_category"] = float(labelled.mean() or 0)
+        found["items_with_category"] = int(labelled.sum()) / len(items)
         found["categories"] = items.labels[1:].filter(labelled).n_unique()
     return found
 

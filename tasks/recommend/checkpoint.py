@@ -86,11 +86,11 @@ def open_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
     state = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
     model = build(options, counts)
     checkpoint.load_into(model, state, path)
-    texts = {
-        name: _to_series(tensors[name], len(counts), path) if name in tensors else None
+    titles, labels = (
+        _to_series(tensors[name], len(counts), path) if name in tensors else None
         for name in ("titles", "labels")
-    }
-    items = Items(_to_series(names, len(counts), path), **texts)
+    )
+    items = Items(_to_series(names, len(counts), path), titles, labels)
     model = model.to(device).eval()
     return Trained(Path(path).name, model, options, items, counts, metadata.content)
 

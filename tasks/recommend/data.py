@@ -302,7 +302,7 @@ def read_items(path: str | Path, names: pl.Series, columns: ColumnOptions) -> It
 
 
 def _headless_items(sheet: Sheet) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Columns of category and title: ComiRec's `item,category`, MovieLens's `item::title::genres`."""
+    """Columns of category and title: ComiRec's item,category, MovieLens's item::title::genres."""
     return (("3", "2"), ("2",)) if sheet.kind == "double-colon" else (("2",), ())
 
 

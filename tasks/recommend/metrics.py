@@ -20,7 +20,7 @@ NDCG_NAMES = {
 def is_member(users: Tensor, items: Tensor, sequences: Sequences) -> Tensor:
     """Return whether user u's sequence holds item i, elementwise (int64, same shape)."""
     owners = torch.arange(len(sequences)).repeat_interleave(sequences.lengths)
-    size = int(max(items.max(), sequences.items.max(), 0)) + 2 if items.numel() else 2
+    size = 2 + max((int(part.max()) for part in (items, sequences.items) if len(part)), default=0)
     keys = (owners * size + sequences.items).sort().values
     wanted = users * size + items
     places = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)

@@ -201,6 +201,10 @@ def _labels(config: EvalConfig, trained: Trained, runtime: Runtime) -> Labels | 
     return Labels(labels.values.to(runtime.device))
 
 
+def _mean(values: dict[str, Tensor], name: str) -> float:
+    return float(values[name].mean())
+
+
 def _result(
     config: EvalConfig, found: dict[str, dict[float, dict[str, Tensor]]], users: int
 ) -> Result:
@@ -212,14 +216,14 @@ def _result(
     for model, dials in found.items():
         metrics[model] = {}
         for dial, values in dials.items():
-            means = {name: float(value.mean()) for name, value in values.items()}
+            means = {name: _mean(values, name) for name in values}
             errors = {name: float(v.std() / max(1, len(v)) ** 0.5) for name, v in values.items()}
             metrics[model][f"{dial:g}"] = {"mean": means, "standard_error": errors}
             cells = [f"{100 * means[name]:.2f}" for name in names]
             rows.append((model, f"{dial:g}", *cells))
         longest = max(config.lengths)
         curves[model] = [
-            (dial, *(100 * float(v[f"{m}@{longest}"].mean()) for m in ("diversity", "recall")))
+            (dial, 100 * _mean(v, f"diversity@{longest}"), 100 * _mean(v, f"recall@{longest}"))
             for dial, v in dials.items()
             if f"diversity@{longest}" in v
         ]

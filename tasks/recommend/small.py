@@ -63,7 +63,8 @@ def small_model(
     if place is not None and place.exists():
         progress.info(f"using {place}")
         return open_trained(place, runtime.device)
-    progress.warn(f"no --weights: training a small model on {log.name} first")
+    kept = f", to be kept as {place}" if place is not None else ""
+    progress.warn(f"no --weights: training a small model on {log.name} first{kept}")
     split = make_split(log, SPLIT)
     items = Items(split.names)
     if items_file is not None:
@@ -82,7 +83,6 @@ def small_model(
     if place is not None:
         try:
             save_model(place, model, items, split.counts, content)
-            progress.warn(f"kept it as {place}")
         except DataError as error:
             progress.warn(f"the small model was not kept: {error.message}")
     return Trained(log.name, model, options, items, split.counts, content)
