@@ -18,15 +18,25 @@ WORKFLOW = "Workflow"
 
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
+    Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
     Row("demo", "workflow:demo", "Run a method on embedded data, with pictures.", WORKFLOW),
     Row("export", "workflow:export", "Write a model as ONNX or torch.export program.", WORKFLOW),
 )
-TRAIN = (Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),)
-EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
-CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+TRAIN = (
+    Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
+    Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
+)
+EVAL = (
+    Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
+    Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
+)
+CHECK = (
+    Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
+    Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
+)
 DATA = (
     Row(
         "synthetic-images",
@@ -34,6 +44,7 @@ DATA = (
         "Images made from a trained model alone.",
         METHODS,
     ),
+    Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
 )
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (

@@ -69,6 +69,11 @@ class TrainOptions(Config):
         Flag(panel=TRAINING),
         Field(ge=0, description="Steps between checkpoints; 0 saves after each epoch."),
     ] = 0
+    patience: Annotated[
+        int,
+        Flag(panel=TUNING),
+        Field(ge=0, description="Stop after this many checkpoints without a better one; 0: never."),
+    ] = 0
     limit: Annotated[
         int,
         Flag(panel=TRAINING),

@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,13 +100,80 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters that require gradients."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """Return the optimizer over the parameters that require gradients.
+
+    Tables with sparse gradients (`nn.Embedding(sparse=True)`) get Adam on the rows that a step
+    touches, whatever `options.optimizer` says.
+    """
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
+    sparse = {id(table) for table in tables}
+    parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
+    if tables:
+        return SparseAndDense(tables, parameters, options)
+    return _dense_optimizer(parameters, options)
+
+
+def _dense_optimizer(parameters: list[nn.Parameter], options: TrainOptions) -> Any:
     if options.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, options.lr, options.momentum, weight_decay=options.weight_decay
         )
-    return torch.optim.AdamW(parameters, options.lr, weight_decay=options.weight_decay)
+    decay = options.weight_decay
+    # One kernel in the place of ten: several times faster where there are many parameters.
+    return torch.optim.AdamW(parameters, options.lr, weight_decay=decay, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
+    """Scale all gradients so that their common norm is at most `most`; return it as it was."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+            gradients.append(_values(parameter.grad))
+    norm = nn.utils.get_total_norm(gradients)
+    if math.isfinite(most):
+        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp_max(1.0))
+    return norm
+
+
+def _values(gradient: Tensor) -> Tensor:
+    return gradient._values() if gradient.is_sparse else gradient
+
+
+class SparseAndDense(torch.optim.Optimizer):
+    """Two optimizers in the place of one: SparseAdam for tables, the chosen one for the rest.
+
+    SparseAdam leaves rows and moments that a step does not touch as they are, so its cost is
+    that of the touched rows; the moments of rare rows therefore decay more slowly than Adam's.
+    """
+
+    def __init__(
+        self, tables: list[Tensor], rest: list[nn.Parameter], options: TrainOptions
+    ) -> None:
+        self.parts = [torch.optim.SparseAdam(tables, options.lr)]
+        if rest:
+            self.parts.append(_dense_optimizer(rest, options))
+        super().__init__([*tables, *rest], {})
+        # The same group objects, so that the loop's learning rate reaches both.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step with both."""
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both, under "parts"."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned. Raises `ValueError` when it does not fit."""
+        if len(state_dict.get("parts", ())) != len(self.parts):
+            raise ValueError("the stored optimizer is of another kind")
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def fit(
@@ -175,6 +242,7 @@ class _Trainer:
         self.best_weights: dict[str, Tensor] = {}
         self.sums: dict[str, float] = {}  # losses since the last checkpoint
         self.history: list[dict[str, float]] = []
+        self._epoch_order = (-1, torch.zeros(0, dtype=torch.int64))
 
     # --- the loop ---
 
@@ -186,7 +254,8 @@ class _Trainer:
             wrapped = nn.parallel.DistributedDataParallel(self.objective)
         with _interruption() as stopped, progress.task(title, self.total) as task:
             task.advance(self.step)
-            for batch in self._batches():
+            batches = self._batches()
+            while not self._patience_is_spent() and (batch := next(batches, None)) is not None:
                 losses = self._advance(wrapped, batch)
                 for name, value in losses.items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
@@ -199,6 +268,11 @@ class _Trainer:
         if self.best_weights:
             self.model.load_state_dict(self.best_weights)
         return Fitted(self.step, self.best, self.best_step, self.history)
+
+    def _patience_is_spent(self) -> bool:
+        """Return True when the last `patience` evaluations were all no better than the best."""
+        since_best = sum(entry["step"] > self.best_step for entry in self.history)
+        return 0 < self.options.patience <= since_best
 
     def _advance(self, wrapped: nn.Module, batch: Any) -> dict[str, float]:
         """Take one optimizer step on one batch, cut into `accumulate` parts."""
@@ -214,10 +288,7 @@ class _Trainer:
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) / len(batch)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(
-            [p for p in self.objective.parameters() if p.grad is not None],
-            self.options.clip or math.inf,
-        )
+        norm = clip_gradients(self.objective.parameters(), self.options.clip or math.inf)
         # With fp16 an infinite gradient is a normal event: the scaler skips the step.
         if not self.scaler.is_enabled() and not math.isfinite(float(norm) + totals["loss"]):
             self._diverged(totals["loss"])
@@ -254,8 +325,10 @@ class _Trainer:
     def _order(self, step: int) -> list[Tensor]:
         """Return the samples of this process in a step, as one index tensor per part."""
         epoch, place = divmod(step, self.per_epoch)
-        order = torch.randperm(self.samples, generator=stream(self.runtime.seed, 0, epoch))
-        chosen = order[place * self.batch : (place + 1) * self.batch]
+        if self._epoch_order[0] != epoch:
+            order = torch.randperm(self.samples, generator=stream(self.runtime.seed, 0, epoch))
+            self._epoch_order = (epoch, order)
+        chosen = self._epoch_order[1][place * self.batch : (place + 1) * self.batch]
         mine = chosen.chunk(self.runtime.world_size)[self.runtime.rank]
         return list(mine.chunk(self.options.accumulate))
 
@@ -390,7 +463,8 @@ def _to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Mapping):
         return {key: _to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(_to_device(value, device) for value in batch)
+        moved = [_to_device(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
     return batch
 
 

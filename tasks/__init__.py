@@ -25,4 +25,12 @@ METHODS = (
         "a smaller model (.safetensors)",
         True,
     ),
+    Method(
+        "recommend",
+        "recommend",
+        "Recommend items from several interests per user, with a dial for diversity.",
+        "a log of users and items (CSV, TSV, JSON lines, parquet)",
+        "ranked lists (.csv, .jsonl), vectors (.npy)",
+        True,
+    ),
 )

@@ -18,6 +18,8 @@ EXPERIMENTS = {
     "prune-recovery-small": "prune:recovery_small",
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
+    "recommend-table": "recommend:table",
+    "recommend-remedies": "recommend:remedies",
 }
 
 

@@ -1,0 +1,248 @@
+"""Scoring: recall, hit rate, NDCG and diversity over the dial, MostPopular beside the models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ...core.errors import CheckpointError, DataError, UsageError
+from ...core.files import check_writable, sha256
+from ...core.options import RunOptions
+from ...core.progress import Progress, Silent
+from ...core.report import write_figure
+from ...core.results import Result, Table
+from ...core.runtime import Runtime, start
+from .aggregate import Labels, candidates, recommend_lists
+from .checkpoint import LEAST_OVERLAP, Trained, labels_of, open_trained
+from .config import EvalConfig
+from .data import Log, Sequences, read_items, read_log
+from .losses import mean_cosine
+from .metrics import NDCG_NAMES, Ndcg, hit_rate, hits, ndcg, recall
+from .model import AnyModel, Popular
+from .pictures import dial_plot
+from .split import Held, filter_rare, make_split
+
+METRICS = ("recall", "hit", "ndcg", "diversity")
+SHORT = {"recall": "R", "hit": "HR", "ndcg": "NDCG", "diversity": "Div"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How lists are scored: lengths N, values of the dial, and the reading of each metric."""
+
+    lengths: Sequence[int] = (20, 50)
+    dial: Sequence[float] = (0.0,)
+    ndcg: Ndcg = "ideal"
+    denominator: Literal["sets", "list"] = "sets"
+    exclude_seen: bool = False
+    batch: int = 256
+
+
+@torch.no_grad()
+def batches_of_interests(
+    model: AnyModel, histories: Sequences, width: int, batch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (users, interests (n, K, d)) of all sequences, `batch` users at a time."""
+    device = model.item_vectors.device
+    for users in torch.arange(len(histories)).split(batch):
+        yield users, model(histories.last(width, users).to(device))
+
+
+def seen_pairs(histories: Sequences, users: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pairs (place in `users`, item) of everything that these users have touched."""
+    part = histories.take(users)
+    rows = torch.arange(len(users)).repeat_interleave(part.lengths)
+    return rows, part.items.long()
+
+
+def score_users(
+    model: AnyModel, held: Held, width: int, labels: Labels | None, protocol: Protocol
+) -> dict[float, dict[str, Tensor]]:
+    """Return for each value of the dial the metrics of every user, float64 (users,) each.
+
+    Without `labels` the dial has no effect and there is no diversity.
+    """
+    found: dict[float, dict[str, list[Tensor]]] = {dial: {} for dial in protocol.dial}
+    for users, interests in batches_of_interests(model, held.histories, width, protocol.batch):
+        targets = held.targets.take(users)
+        exclude = seen_pairs(held.histories, users) if protocol.exclude_seen else None
+        lists = _batch_lists(interests, model.item_vectors, labels, protocol, exclude)
+        for dial, length, items in lists:
+            for name, value in _metrics(items, targets, labels, protocol).items():
+                found[dial].setdefault(f"{name}@{length}", []).append(value)
+        if interests.shape[1] > 1:
+            for values in found.values():
+                values.setdefault("cosine", []).append(mean_cosine(interests).double().cpu())
+    return {
+        dial: {name: torch.cat(parts) for name, parts in values.items()}
+        for dial, values in found.items()
+    }
+
+
+def _batch_lists(
+    interests: Tensor,
+    vectors: Tensor,
+    labels: Labels | None,
+    protocol: Protocol,
+    exclude: tuple[Tensor, Tensor] | None,
+) -> Iterator[tuple[float, int, Tensor]]:
+    """Yield (dial, length, lists (U, length)); what all values of the dial share is done once."""
+    longest = max(protocol.lengths)
+    best = recommend_lists(interests, vectors, longest, exclude=exclude).items.cpu()
+    for length in protocol.lengths:
+        merging = labels is not None and any(protocol.dial)
+        proposed = candidates(interests, vectors, length, exclude) if merging else None
+        for dial in protocol.dial:
+            if dial == 0 or proposed is None or labels is None:
+                yield dial, length, best[:, :length]
+            else:
+                yield dial, length, proposed.merge(length, dial, labels).items.cpu()
+
+
+def _metrics(
+    lists: Tensor, targets: Sequences, labels: Labels | None, protocol: Protocol
+) -> dict[str, Tensor]:
+    found = hits(lists, targets)
+    scores = {
+        "recall": recall(found, targets, protocol.denominator),
+        "hit": hit_rate(found),
+        "ndcg": ndcg(lists, targets, protocol.ndcg),
+    }
+    return scores if labels is None else {**scores, "diversity": labels.diversity(lists)}
+
+
+def evaluate(
+    config: EvalConfig, run_options: RunOptions | None = None, progress: Progress | None = None
+) -> Result:
+    """Score trained models on the held-out users of a log, MostPopular beside them.
+
+    Raises `DataError` when the log has no such users, `UsageError` for a dial without
+    categories, `CheckpointError` when model and log do not belong together.
+    """
+    progress = progress or Silent()
+    runtime = start(run_options or RunOptions())
+    if config.plot is not None:
+        check_writable(config.plot)
+    log = read_log(config.log, config)
+    protocol = Protocol(
+        config.lengths,
+        config.dial,
+        config.ndcg,
+        config.recall_denominator,
+        config.exclude_seen,
+        config.batch_size,
+    )
+    found: dict[str, dict[float, dict[str, Tensor]]] = {}
+    digest = "" if str(config.log) == "-" else sha256(config.log)
+    for path in config.weights:
+        trained = open_trained(path, runtime.device)
+        if config.part != "all" and trained.content.get("log") != digest:
+            progress.warn(f"{path} was trained on another log: it may know these users already")
+        held = _held(log, trained, config.part)
+        labels = _labels(config, trained, runtime)
+        popular = Popular(trained.counts).to(runtime.device)
+        width = trained.options.max_history
+        if "MostPopular" not in found:
+            plain = dataclasses.replace(protocol, dial=(0.0,))
+            found["MostPopular"] = score_users(popular, held, 1, labels, plain)
+        with progress.task(f"scoring {path}", 1) as bar:
+            found[str(path)] = score_users(trained.model, held, width, labels, protocol)
+            bar.advance()
+    return _result(config, found, len(held))
+
+
+def _held(log: Log, trained: Trained, part: str) -> Held:
+    """Return users of the log to test on, in the numbers of the model.
+
+    Targets that the model does not know can never be hit: they get the number n + 1.
+    """
+    if part == "all":
+        sequences, users = filter_rare(log, trained.split.min_count)
+        histories, targets = sequences.cut((sequences.lengths.double() * 0.8).long())
+        names, held = log.items, Held(users, histories, targets)
+    else:
+        split = make_split(log, trained.split)
+        names, held = split.names, getattr(split, part)
+    if len(held) == 0:
+        raise DataError(
+            f"{log.name}: the model's training left no users for {part}",
+            "pass --part all, or train with --test 0.1",
+        )
+    number = trained.items.numbers(names).int()
+    known = number[held.histories.items.long()]
+    if float((known > 0).double().mean()) < LEAST_OVERLAP:
+        raise CheckpointError(
+            f"{trained.name} knows less than half of the histories' items in {log.name}",
+            f"train on this log: mlkit train recommend {log.name}",
+        )
+    histories = Sequences(known, held.histories.starts).keep(known > 0)
+    aims = number[held.targets.items.long()]
+    aims = aims.where(aims > 0, len(trained.items) + 1)
+    return Held(held.users, histories, Sequences(aims, held.targets.starts))
+
+
+def _labels(config: EvalConfig, trained: Trained, runtime: Runtime) -> Labels | None:
+    items = trained.items
+    if config.items is not None:
+        items = read_items(config.items, items.names, config)
+    labels = labels_of(items, config.category)
+    if labels is None:
+        if any(config.dial):
+            raise UsageError(
+                f"--diversity {config.diversity} needs categories",
+                "give --items FILE with a category column",
+            )
+        return None
+    return Labels(labels.values.to(runtime.device))
+
+
+def _mean(values: dict[str, Tensor], name: str) -> float:
+    return float(values[name].mean())
+
+
+def _result(
+    config: EvalConfig, found: dict[str, dict[float, dict[str, Tensor]]], users: int
+) -> Result:
+    metrics: dict[str, Any] = {"users": users, "ndcg": config.ndcg}
+    rows, curves = [], {}
+    names = [f"{metric}@{n}" for n in config.lengths for metric in METRICS]
+    first = next(iter(found.values()))[0.0]
+    names = [name for name in names if name in first]
+    for model, dials in found.items():
+        metrics[model] = {}
+        for dial, values in dials.items():
+            means = {name: _mean(values, name) for name in values}
+            errors = {name: float(v.std() / max(1, len(v)) ** 0.5) for name, v in values.items()}
+            metrics[model][f"{dial:g}"] = {"mean": means, "standard_error": errors}
+            cells = [f"{100 * means[name]:.2f}" for name in names]
+            rows.append((model, f"{dial:g}", *cells))
+        longest = max(config.lengths)
+        curves[model] = [
+            (dial, 100 * _mean(v, f"diversity@{longest}"), 100 * _mean(v, f"recall@{longest}"))
+            for dial, v in dials.items()
+            if f"diversity@{longest}" in v
+        ]
+    outputs = {}
+    if config.plot is not None:
+        if not any(curves.values()):
+            raise UsageError("--plot needs categories", "give --items FILE with a category column")
+        write_figure(config.plot, dial_plot(curves, max(config.lengths)))
+        outputs["plot"] = str(config.plot)
+    heads = [f"{SHORT[name.split('@')[0]]}@{name.split('@')[1]}" for name in names]
+    error = 100 * metrics[str(config.weights[0])][f"{config.dial[0]:g}"]["standard_error"][names[0]]
+    title = f"{users:,} users ({config.part}), %"
+    return Result(
+        inputs={"log": str(config.log), "part": config.part},
+        outputs=outputs,
+        metrics=metrics,
+        tables=(Table(title, ("model", "lambda", *heads), rows),),
+        notes=(
+            f"NDCG: {NDCG_NAMES[config.ndcg]}; recall over {config.recall_denominator}; "
+            f"standard error of {heads[0]} about {error:.1f} points",
+        ),
+    )
