@@ -24,7 +24,10 @@ COMMANDS = (
     Row("demo", "workflow:demo", "Run a method on embedded data, with pictures.", WORKFLOW),
     Row("export", "workflow:export", "Write a model as ONNX or torch.export program.", WORKFLOW),
 )
-TRAIN = (Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),)
+TRAIN = (
+    Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
+    Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
+)
 EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
 CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
 # Commands with a second word: name, rows, what the group does, panel in the root's help.

@@ -41,3 +41,9 @@ def correct_in_top_k(logits: Tensor, labels: Tensor, k: int) -> int:
     k = min(k, logits.shape[1])
     hits = logits.topk(k, dim=1).indices == labels[:, None]
     return int(hits.any(dim=1).sum())
+
+
+def psnr(image: Tensor, truth: Tensor, peak: float = 1.0) -> float:
+    """Return the peak signal-to-noise ratio in dB of two tensors of one shape; inf if equal."""
+    error = (image.double() - truth.double()).square().mean()
+    return float(10 * (peak**2 / error).log10())

@@ -48,6 +48,10 @@ class Objective(nn.Module):
         """Return the losses of a batch."""
         raise NotImplementedError
 
+    def rates(self) -> Mapping[str, float]:
+        """Return factors on the learning rate for parameters whose names contain these words."""
+        return {}
+
 
 class Source(Protocol):
     """Where batches come from."""
@@ -99,9 +103,20 @@ def learning_rate(step: int, total: int, options: TrainOptions) -> float:
     return options.lr * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters that require gradients."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def make_optimizer(
+    model: nn.Module, options: TrainOptions, rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameters that require gradients.
+
+    `rates` are an objective's `rates()`: parameters with the same factor form a group, whose
+    "rate" is the factor.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factors = [rate for word, rate in (rates or {}).items() if word in name]
+            groups.setdefault(math.prod(factors), []).append(parameter)
+    parameters = [{"params": list_, "rate": rate} for rate, list_ in groups.items()]
     if options.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, options.lr, options.momentum, weight_decay=options.weight_decay
@@ -167,7 +182,7 @@ class _Trainer:
         self.total = options.steps or options.epochs * self.per_epoch
         self.save_every = options.save_every or self.per_epoch
         self.model = objective.model
-        self.optimizer = make_optimizer(objective, options)
+        self.optimizer = make_optimizer(objective, options, objective.rates())
         self.scaler = torch.amp.GradScaler("cuda", enabled=runtime.precision == "fp16")
         self.average = _average(self.model, options.ema)
         self.step = 0
@@ -204,7 +219,7 @@ class _Trainer:
         """Take one optimizer step on one batch, cut into `accumulate` parts."""
         rate = learning_rate(self.step, self.total, self.options)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
         for part in batch:
@@ -275,7 +290,8 @@ class _Trainer:
         scores = from_main_process(scores, self.runtime)
         score = scores.get("score", -means["loss"])
         entry = {"step": self.step, **means, **scores}
-        entry["lr"] = self.optimizer.param_groups[0]["lr"]
+        group = self.optimizer.param_groups[0]
+        entry["lr"] = group["lr"] / group["rate"]
         self.history.append(entry)
         if score > self.best:
             self.best, self.best_step = score, self.step
