@@ -30,10 +30,22 @@ TRAIN = (
 )
 EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
 CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+RECONSTRUCT = (
+    Row("ct", "reconstruct:reconstruct_ct", "From X-ray projections.", METHODS),
+    Row("mri", "reconstruct:reconstruct_mri", "From undersampled k-space.", METHODS),
+    Row("image", "reconstruct:reconstruct_image", "Blurred, holey or small pictures.", METHODS),
+    Row("matrix", "reconstruct:reconstruct_matrix", "From any linear measurement.", METHODS),
+)
+DATA = (
+    Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
+    Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
+)
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (
+    ("reconstruct", RECONSTRUCT, "Images from CT, MRI or other measurements.", METHODS),
     ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
     ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
+    ("data", DATA, "Make or convert data sets.", WORKFLOW),
     ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),
 )
 

@@ -64,7 +64,8 @@ def check_numbers(array: Array, name: str) -> Array:
         raise DataError(f"{name} holds {array.dtype}, not numbers")
     if array.size == 0:
         raise DataError(f"{name} is empty, its shape is {array.shape}")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    # A copy where the file is mapped into memory, which cannot be written to.
+    array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         bad = ~np.isfinite(array)
         first = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -7,6 +7,7 @@ return says how far they came, so that a caller can refuse a run that did not co
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ Map = Callable[[Tensor], Tensor]
 
 # A rise of the energy below this part of its value is rounding.
 ROUNDING = 1e-6
+# Steps that must all be short: right after a restart a single one is, however far the goal.
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def accelerated_gradient(
     `gradient` is Lipschitz with the constant `lipschitz`; `strong_convexity` is m of an m-strongly
     convex f (0: not known). `project` maps onto a convex set. With m > 0 the run has converged
     when the bound ||x - x*|| <= (1/m - 1/L) * ||G(z)|| is below `tolerance` * ||x||, otherwise
-    when the relative change of a step is. With an `energy` no step raises it by more than
+    when the relative change of the last steps is. With an `energy` no step raises it by more than
     rounding: a step that would is dropped, and a plain gradient step follows.
 
     Raises `DivergedError` when numbers become infinite. Sources: Beck, Teboulle 2009 (FISTA);
@@ -171,6 +174,7 @@ class _Watch:
         self.change = self.size = math.inf
         self.distance: float | None = None
         self.converged = False
+        self.recent: deque[float] = deque([math.inf], PATIENCE)
 
     def measure(self, x: Tensor, z: Tensor, new: Tensor, step: float, k: int) -> bool:
         """Measure the step from `z` to `new`; return True when the momentum points uphill."""
@@ -187,7 +191,8 @@ class _Watch:
         length = max(numbers[2], torch.finfo(new.dtype).tiny)
         self.change, self.size = numbers[0] / length, numbers[1] / step
         self.distance = None if self.factor is None else self.factor * self.size
-        reached = self.change if self.distance is None else self.distance / length
+        self.recent.append(self.change)
+        reached = max(self.recent) if self.distance is None else self.distance / length
         self.converged = reached <= self.tolerance
         return numbers[3] > 0
 

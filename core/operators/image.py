@@ -116,3 +116,21 @@ class Mask(Operator):
     def floor(self) -> float:
         """Return 1 when nothing is lost, else 0."""
         return float(self.get_buffer("mask").min())
+
+
+class Crop(Operator):
+    """What a frame shows of a larger image: all but `margin` pixels along each side."""
+
+    def __init__(self, image_shape: Sequence[int], margin: int) -> None:
+        height, width = (n - 2 * margin for n in image_shape)
+        if margin < 0 or height < 1 or width < 1:
+            raise ValueError(f"a margin of {margin} leaves nothing of {tuple(image_shape)}")
+        super().__init__(image_shape, (1, height, width))
+        self.margin = margin
+
+    def _map(self, image: Tensor) -> Tensor:
+        height, width = self.data_shape[1:]
+        return image[..., self.margin : self.margin + height, self.margin : self.margin + width]
+
+    def _transpose(self, data: Tensor) -> Tensor:
+        return torch.nn.functional.pad(data, (self.margin,) * 4)

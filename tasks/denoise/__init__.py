@@ -15,6 +15,12 @@ _NAMES = {
     "TrainConfig": "config",
     "DenoiseTraining": "config",
     "train": "fit",
+    "reconstruct_ct": "reconstruction.apply",
+    "reconstruct_mri": "reconstruction.apply",
+    "reconstruct_image": "reconstruction.apply",
+    "reconstruct_matrix": "reconstruction.apply",
+    "simulate_sinogram": "reconstruction.simulate",
+    "simulate_kspace": "reconstruction.simulate",
 }
 __all__ = list(_NAMES)
 __getattr__ = exports(__name__, _NAMES)

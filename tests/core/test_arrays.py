@@ -120,5 +120,5 @@ def test_bad_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     np.save(tmp_path / "large.npy", STACK)
     monkeypatch.setattr(arrays, "MAX_BYTES", 10)
     refuse("large.npy", "larger than")
-    with pytest.raises(DataError, match="cannot write '.png'"):
+    with pytest.raises(DataError, match=r"cannot write '\.png'"):
         write_array(tmp_path / "a.png", STACK)

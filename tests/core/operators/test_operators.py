@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlkit.core.operators.base import Identity, Operator
 from mlkit.core.operators.fourier import MaskedFourier
-from mlkit.core.operators.image import Blur, Mask, Subsample
+from mlkit.core.operators.image import Blur, Crop, Mask, Subsample
 from mlkit.core.operators.matrix import Matrix
 from mlkit.core.operators.tomography import Beam, FanBeam, Tomography
 
@@ -49,6 +49,7 @@ MAKERS: dict[str, Callable[[], Operator]] = {
     "blur wrap": lambda: Blur(random(3, 4), SHAPE, "periodic", correlation=True),
     "blur wide": lambda: Blur(random(31, 27), SHAPE),
     "subsample": lambda: Subsample(3, SHAPE, 1),
+    "crop": lambda: Crop(SHAPE, 3),
     "mask": lambda: Mask(random(*SHAPE) > 0),
     "matrix": lambda: Matrix(sparse.random(40, 108, 0.1, random_state=0), SHAPE),
     "small camera": lambda: Subsample(2, SHAPE) @ Blur(random(3, 3), SHAPE),
@@ -162,6 +163,13 @@ def test_subsample_takes_every_nth_pixel() -> None:
         Subsample(2, SHAPE, 2)
     with pytest.raises(ValueError, match="nothing left"):
         Subsample(40, SHAPE, 39)
+
+
+def test_crop_shows_the_middle() -> None:
+    image = random(2, 1, *SHAPE)
+    assert torch.equal(Crop(SHAPE, 2)(image), image[..., 2:-2, 2:-2])
+    with pytest.raises(ValueError, match="leaves nothing"):
+        Crop(SHAPE, 5)
 
 
 def test_operators_that_do_not_fit_are_refused() -> None:
