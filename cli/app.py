@@ -18,6 +18,7 @@ WORKFLOW = "Workflow"
 
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
+    Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -28,8 +29,14 @@ TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
 )
-EVAL = (Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),)
-CHECK = (Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),)
+EVAL = (
+    Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
+    Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
+)
+CHECK = (
+    Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
+    Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
+)
 RECONSTRUCT = (
     Row("ct", "reconstruct:reconstruct_ct", "From X-ray projections.", METHODS),
     Row("mri", "reconstruct:reconstruct_mri", "From undersampled k-space.", METHODS),

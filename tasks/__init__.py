@@ -25,4 +25,12 @@ METHODS = (
         "a smaller model (.safetensors)",
         True,
     ),
+    Method(
+        "denoise",
+        "denoise",
+        "Remove noise from pictures with a learned convex prior, and prove how exactly.",
+        "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
+        "images",
+        True,
+    ),
 )

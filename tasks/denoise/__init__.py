@@ -12,8 +12,17 @@ Inverse Problems", IEEE Transactions on Computational Imaging 2023, arXiv 2211.1
 from ...core.lazy import exports
 
 _NAMES = {
-    "TrainConfig": "config",
+    "CheckConfig": "config",
+    "DenoiseConfig": "config",
     "DenoiseTraining": "config",
+    "EvalConfig": "config",
+    "TrainConfig": "config",
+    "check": "data",
+    "demo": "handover",
+    "denoise": "apply",
+    "evaluate": "score",
+    "export": "handover",
+    "load": "handover",
     "train": "fit",
     "reconstruct_ct": "reconstruction.apply",
     "reconstruct_mri": "reconstruction.apply",

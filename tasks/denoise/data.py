@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,15 @@ import torch
 from torch import Tensor
 
 from ...core.errors import DataError
-from ...core.media import read_image
+from ...core.media import find_images, read_image
+from ...core.pictures import read_picture
 from ...core.progress import Progress, Silent
+from ...core.results import Result, Table
+from .config import CheckConfig
+from .noise import SMALLEST, estimate_sigma
 
 SCALES = (1.0, 0.9, 0.8, 0.7)
+NOISY = 4.0  # grey levels above which an image is not called clean
 
 
 def read_grey(path: str | Path, scale: float = 1.0) -> Tensor:
@@ -85,3 +91,66 @@ def read_pictures(
             pictures += [read_grey(path, scale) for scale in scales]
             task.advance()
     return pictures
+
+
+def check(config: CheckConfig, progress: Progress | None = None) -> Result:
+    """Look at every image of a folder: size, depth, colour, estimated noise.
+
+    Raises `DataError` when there are none; broken ones are listed as failures.
+    """
+    paths, failures = find_images(config.data), {}
+    noise: dict[str, float] = {}
+    kinds: dict[str, int] = {}
+    sizes: list[tuple[int, int]] = []
+    with (progress or Silent()).task("checking", len(paths)) as task:
+        for path in paths:
+            task.advance(1, path.name)
+            try:
+                picture = read_picture(path)
+            except DataError as error:
+                failures[str(path)] = error.message
+                continue
+            height, width = picture.planes.shape[1:]
+            if min(height, width) < SMALLEST:
+                failures[str(path)] = f"{path} is {width}x{height} pixels: too small"
+                continue
+            colours = "grey" if len(picture.planes) == 1 else "colour"
+            alpha = ", alpha" if picture.alpha is not None else ""
+            kind = f"{colours}, {picture.depth} bit{alpha}"
+            kinds[kind] = kinds.get(kind, 0) + 1
+            sizes.append((width, height))
+            noise[str(path)] = 255 * max(estimate_sigma(picture.planes))
+    return _findings(config, len(paths), sizes, kinds, noise, failures)
+
+
+def _findings(
+    config: CheckConfig,
+    count: int,
+    sizes: Sequence[tuple[int, int]],
+    kinds: dict[str, int],
+    noise: dict[str, float],
+    failures: dict[str, str],
+) -> Result:
+    noisy = [name for name, sigma in noise.items() if sigma > NOISY]
+    rows = [("images", f"{count}, {len(failures)} unusable")]
+    rows += [(kind, str(number)) for kind, number in sorted(kinds.items())]
+    if sizes:
+        smallest, largest = min(sizes, key=math.prod), max(sizes, key=math.prod)
+        rows.append(("sizes", "{}x{} to {}x{}".format(*smallest, *largest)))
+        middle = sorted(noise.values())[len(noise) // 2]
+        rows.append(
+            ("noise", f"median {middle:.1f}, largest {max(noise.values()):.1f} grey levels")
+        )
+    notes = []
+    if noisy:
+        notes.append(
+            f"{len(noisy)} images look noisy or finely textured (above {NOISY:g}); train on clean "
+            f"ones. The first: {noisy[0]}"
+        )
+    return Result(
+        inputs={"data": str(config.data)},
+        metrics={"images": count, "usable": len(noise), "kinds": kinds, "noise": noise},
+        tables=(Table("Images", ("what", "found"), rows),),
+        notes=tuple(notes),
+        failures=failures,
+    )
