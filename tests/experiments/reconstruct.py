@@ -27,7 +27,7 @@ from mlkit.core.operators.backprojection import filtered_backprojection
 from mlkit.core.operators.fourier import MaskedFourier
 from mlkit.core.operators.tomography import Beam, Tomography
 from mlkit.core.runtime import stream
-from mlkit.tasks.denoise.checkpoint import load_prior
+from mlkit.tasks.denoise.checkpoint import ALL_ROUND, embedded_prior, load_prior
 from mlkit.tasks.denoise.model import Ridge
 from mlkit.tasks.denoise.reconstruction.config import SolveOptions
 from mlkit.tasks.denoise.reconstruction.problem import Problem
@@ -38,8 +38,8 @@ from .__main__ import spread
 
 TUNING = (0, 4)  # slices that choose parameters
 TOLERANCE, ITERATIONS = 3e-5, 1500
-RATIOS = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25)  # strength over what the noise alone suggests
-MUS = (3.0, 10.0)
+RATIOS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # strength over what the noise alone suggests
+MUS = (3.0, 10.0, 20.0)
 
 
 @dataclass
@@ -169,7 +169,7 @@ def _best(
         for ratio in RATIOS:
             total = 0.0
             for i, case in enumerate(cases):
-                images[i], _ = _solve(case, method, ridge, ratio, mu, images[i], 1e-4)
+                images[i], _ = _solve(case, method, ridge, ratio, mu, images[i])
                 total += psnr(images[i], case.truth)
             scores[ratio, mu] = total / len(cases)
             _say(f"tuning {method} mu {mu} ratio {ratio}: {scores[ratio, mu]:.2f} dB")
@@ -186,20 +186,19 @@ def _solve(
     ratio: float,
     mu: float | None,
     start: Tensor,
-    tolerance: float = TOLERANCE,
 ) -> tuple[Tensor, int]:
-    options = SolveOptions(mu=mu, tol=tolerance, iterations=ITERATIONS)
+    options = SolveOptions(mu=mu, tol=TOLERANCE, iterations=ITERATIONS)
     tool = Reconstructor(method, ridge if method == "crr" else None, options)
     solution = tool.solve(case.problem, ratio * tool.usual_strength(case.problem), start)
     return solution.x, solution.iterations
 
 
 def _ridge() -> Ridge:
-    """Return the prior in MLKIT_PRIOR, or the embedded one."""
-    from mlkit.tasks.denoise.checkpoint import EMBEDDED
-
+    """Return the embedded prior, or the one in the file that MLKIT_PRIOR names."""
+    own = os.environ.get("MLKIT_PRIOR")
     with torch.no_grad():
-        return load_prior(Path(os.environ.get("MLKIT_PRIOR", EMBEDDED))).model.ridge()
+        prior = load_prior(Path(own)) if own else embedded_prior(ALL_ROUND)
+        return prior.model.ridge()
 
 
 def _say(text: str) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor
 from ....core.errors import DataError, UsageError
 from ....core.files import check_writable
 from ....core.options import RunOptions
+from ....core.pictures import Picture
 from ....core.progress import Progress, Silent
 from ....core.results import Result
 from ....core.runtime import Runtime, memory_errors, start
-from ..checkpoint import EMBEDDED, load_prior
+from ..checkpoint import ALL_ROUND, embedded_prior, load_prior
 from . import ct, mri, pictures
 from .config import CtConfig, MatrixConfig, MriConfig, PictureConfig, SolveOptions
 from .output import check_delivery, deliver
@@ -74,9 +75,9 @@ def reconstruct_image(
     """
     check_output(config.out, config)
     runtime = start(run_options or RunOptions())
-    scan, margin = pictures.read_picture(config)
+    scan, picture, margin = pictures.read_picture(config)
     return _finish(
-        config, str(config.image), [scan], config.positive, runtime, progress, margin=margin
+        config, str(config.image), [scan], config.positive, runtime, progress, picture, margin
     )
 
 
@@ -109,11 +110,12 @@ def _finish(
     positive: bool,
     runtime: Runtime,
     progress: Progress | None,
+    picture: Picture | None = None,
     margin: int = 0,
 ) -> Result:
     """Solve all items of all scans, and write what was asked for."""
     progress = progress or Silent()
-    pictured = isinstance(config, PictureConfig)
+    pictured = picture is not None
     classical = torch.cat([scan.classical for scan in scans])
     if margin:
         classical = classical[..., margin:-margin, margin:-margin]
@@ -124,7 +126,7 @@ def _finish(
     seconds = time.monotonic() - begin
     if margin:
         images = images[..., margin:-margin, margin:-margin]
-    return deliver(config, source, images, classical, truth, reports, seconds, pictured)
+    return deliver(config, source, images, classical, truth, reports, seconds, picture)
 
 
 def solve_all(
@@ -142,7 +144,7 @@ def solve_all(
     ridge = None
     if config.method == "crr":
         with torch.no_grad():
-            prior = load_prior(config.weights or EMBEDDED)
+            prior = load_prior(config.weights) if config.weights else embedded_prior(ALL_ROUND)
             ridge = prior.model.ridge().to(runtime.device)
     reconstructor = Reconstructor(config.method, ridge, config)
     images: list[Tensor] = []

@@ -388,11 +388,6 @@ class Simulation(_Sized):
         Flag(argument=True, metavar="IMAGE|phantom"),
         Field(description="A picture or array to measure, or 'phantom' for Shepp-Logan's head."),
     ]
-    noise: Annotated[
-        float,
-        Flag("--noise"),
-        Field(ge=0, description="Standard deviation, as a part of the largest datum."),
-    ] = 0.005
     out: Annotated[
         Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Folder.")
     ] = Path("scan")
@@ -403,6 +398,12 @@ class Simulation(_Sized):
 
 class SinogramConfig(Simulation, BeamOptions):
     """Options of `mlkit data sinogram`."""
+
+    noise: Annotated[
+        float,
+        Flag("--noise"),
+        Field(ge=0, description="Standard deviation, as a part of the largest line integral."),
+    ] = 0.005
 
     views: Annotated[int, Flag("--views"), Field(gt=0, description="Number of angles.")] = 120
     span: Annotated[
@@ -419,6 +420,16 @@ class SinogramConfig(Simulation, BeamOptions):
 
 class KspaceConfig(Simulation):
     """Options of `mlkit data kspace`."""
+
+    noise: Annotated[
+        float,
+        Flag("--noise"),
+        Field(
+            ge=0,
+            description="Standard deviation of real and imaginary parts, as a part of the "
+            "brightest pixel.",
+        ),
+    ] = 0.002
 
     coils: Annotated[
         int, Flag("--coils"), Field(gt=0, le=128, description="Receiver coils around the image.")

@@ -20,8 +20,8 @@ def sinogram_noise(sinogram: Tensor) -> float:
     return _median(sinogram.diff(n=2, dim=-1)) / (MEDIAN * math.sqrt(6))
 
 
-def picture_noise(picture: Tensor, seen: Tensor | None = None) -> float:
-    """Return the noise of a picture (..., H, W), from the diagonal Haar coefficients.
+def patchy_noise(picture: Tensor, seen: Tensor) -> float:
+    """Return the noise of a picture (..., H, W) with holes, from its diagonal Haar coefficients.
 
     `seen` (H, W) is 0 where pixels are missing: only complete squares of 2 x 2 count. NaN when
     there are none.
@@ -30,11 +30,8 @@ def picture_noise(picture: Tensor, seen: Tensor | None = None) -> float:
     picture = picture[..., :height, :width]
     a, b = picture[..., ::2, ::2], picture[..., ::2, 1::2]
     c, d = picture[..., 1::2, ::2], picture[..., 1::2, 1::2]
-    detail = (a - b - c + d) / 2
-    if seen is not None:
-        whole = seen[:height, :width].reshape(height // 2, 2, width // 2, 2).ne(0).all(3).all(1)
-        detail = detail[..., whole]
-    return _median(detail) / MEDIAN
+    whole = seen[:height, :width].reshape(height // 2, 2, width // 2, 2).ne(0).all(3).all(1)
+    return _median(((a - b - c + d) / 2)[..., whole]) / MEDIAN
 
 
 def kspace_noise(kspace: Tensor, mask: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ....core.arrays import array_bytes, read_array, write_array
 from ....core.errors import DataError
-from ....core.media import IMAGE_SUFFIXES, contact_sheet, write_image
+from ....core.files import write_bytes
+from ....core.media import contact_sheet, write_image
 from ....core.metrics import psnr, ssim
+from ....core.pictures import Picture, encode_picture
 from ....core.results import Result, Table
 from .config import SolveOptions, parse_window
+from .pictures import is_picture, open_picture
 
 Reports = list[dict[str, Any]]
 
@@ -44,41 +47,39 @@ def deliver(
     truth: Tensor | None,
     reports: Reports,
     seconds: float,
-    pictured: bool,
+    picture: Picture | None,
 ) -> Result:
-    """Write the images (N, 1, H, W) and the picture, score them, and return the result.
+    """Write the images (N, 1, H, W) and what to look at, score them, and return the result.
 
-    `pictured` images are the colours of one picture in [0, 1]; others are slices of a volume.
-    Raises `DataError` for a reference of another size, or a volume that shall be one picture.
+    With a `picture` the images are its colours, in [0, 1]; otherwise slices of a volume.
     """
-    count = len(images)
-    looked_at = config.out.suffix.lower() == ".png" or (str(config.out) == "-" and pictured)
-    if looked_at and count > 1 and not pictured:
-        raise DataError(
-            f"{source} holds {count} slices, a .png shows one",
-            "choose one with --slice, or write all with -o volume.npy",
-        )
-    scores = _scores(config, images, classical, pictured)
-    low, high = _window(config, images, pictured)
-    outputs = {} if str(config.out) == "-" else {"image": str(config.out)}
+    looked_at = config.out.suffix.lower() == ".png" or (str(config.out) == "-" and picture)
+    window = _window(config, images, picture is not None)
+    content: Any = _encode(images, window, picture) if looked_at else _array(images)
+    outputs = {}
+    if str(config.out) != "-":
+        outputs["image"] = str(config.out)
+        if looked_at:
+            write_bytes(config.out, content)
+        else:
+            write_array(config.out, content)
+    if config.plot is not None:
+        pair = torch.stack([_shown(x, window, picture is not None) for x in (classical, images)])
+        write_image(config.plot, contact_sheet(pair, 2))
+        outputs["picture"] = str(config.plot)
+    metrics = _summary(reports) | {"shape": list(images.shape[2:]), "seconds": round(seconds, 3)}
+    metrics |= {} if truth is None else _scores(images, classical, truth, picture is not None)
     notes = []
     if looked_at or config.plot:
-        notes.append(f"shown: black is {low:g}, white {high:g}")
-    stream = _write(config.out, images, (low, high), pictured, looked_at)
-    if config.plot is not None:
-        pairs = [_shown(x, (low, high), pictured) for x in (classical, images)]
-        write_image(config.plot, contact_sheet(torch.stack(pairs), 2))
-        outputs["picture"] = str(config.plot)
-    metrics = _summary(reports) | scores | {"shape": list(images.shape[2:]), "seconds": seconds}
-    if looked_at or config.plot:
-        metrics["window"] = [low, high]
+        metrics["window"] = list(window)
+        notes.append(f"shown: black is {window[0]:g}, white {window[1]:g}")
     return Result(
         inputs={"data": source, **_settings(config)},
         outputs=outputs,
         metrics=metrics,
         tables=(_table(metrics, reports),),
         notes=tuple(notes),
-        stream=stream,
+        stream=None if outputs.get("image") else content if looked_at else array_bytes(content),
     )
 
 
@@ -88,31 +89,19 @@ def _settings(config: SolveOptions) -> dict[str, Any]:
     return {name.rstrip("_"): v for name, v in values if v is not None and name not in hidden}
 
 
-def _write(
-    out: Path, images: Tensor, window: tuple[float, float], pictured: bool, looked_at: bool
-) -> bytes | None:
-    """Write the file, or return it where it shall go to standard output."""
-    if looked_at:
-        shown = _shown(images, window, pictured)
-        if str(out) != "-":
-            write_image(out, shown)
-            return None
-        return _png(shown)
+def _array(images: Tensor) -> Any:
+    """Return float32 (H, W), or (N, H, W) for several."""
     array = images[:, 0].numpy()
-    array = array[0] if len(array) == 1 else array
-    if str(out) == "-":
-        return array_bytes(array)
-    write_array(out, array)
-    return None
+    return array[0] if len(array) == 1 else array
 
 
-def _png(image: Tensor) -> bytes:
-    from PIL import Image as pillow
-
-    levels = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    stream = io.BytesIO()
-    pillow.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels).save(stream, "PNG")
-    return stream.getvalue()
+def _encode(images: Tensor, window: tuple[float, float], picture: Picture | None) -> bytes:
+    """Return a .png: a picture keeps its depth, colours and, at the same size, its alpha."""
+    planes = _shown(images, window, picture is not None)
+    like = picture or Picture(planes)
+    if like.planes.shape != planes.shape:
+        like = replace(like, alpha=None)
+    return encode_picture(like.with_planes(planes), ".png")
 
 
 def _shown(images: Tensor, window: tuple[float, float], pictured: bool) -> Tensor:
@@ -143,10 +132,8 @@ def _scores(images: Tensor, classical: Tensor, truth: Tensor, pictured: bool) ->
 
 def read_reference(path: Path, shape: tuple[int, ...], pictured: bool) -> Tensor:
     """Return the true images (N, 1, H, W). Raises `DataError` for another size."""
-    from .pictures import read_planes
-
-    if pictured or path.suffix.lower() in IMAGE_SUFFIXES - {".tif", ".tiff"}:
-        truth = read_planes(path)
+    if pictured or is_picture(path):
+        truth = open_picture(path).planes[:, None]
     else:
         array = np.ascontiguousarray(read_array(path), np.float32)
         truth = torch.from_numpy(array.reshape(-1, 1, *array.shape[-2:]))

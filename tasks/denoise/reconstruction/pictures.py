@@ -17,8 +17,11 @@ from ....core.media import IMAGE_SUFFIXES, read_image
 from ....core.operators.base import Operator
 from ....core.operators.image import Blur, Crop, Mask, Subsample
 from ....core.operators.matrix import Matrix
+from ....core.pictures import Picture
+from ....core.pictures import read_picture as read_any_picture
+from ..noise import estimate_sigma
 from .config import MatrixConfig, PictureConfig, parse_size
-from .noise import picture_noise
+from .noise import patchy_noise
 from .problem import Scan
 
 Array = NDArray[Any]
@@ -26,15 +29,16 @@ MARGIN = 16  # pixels beyond the frame that are reconstructed too, and cut off a
 LOUD = 0.01  # noise of a matrix's data where nothing is known, as a part of their root mean square
 
 
-def read_picture(config: PictureConfig) -> tuple[Scan, int]:
-    """Return a scan of one item per colour, and the margin to cut off.
+def read_picture(config: PictureConfig) -> tuple[Scan, Picture, int]:
+    """Return a scan of one item per colour, the picture, and the margin to cut off.
 
     The image is reconstructed with a margin around the frame, where only the prior decides:
     the prior sees black beyond its image, and must not see it at the frame.
 
     Raises `DataError` for unusable files, `UsageError` for options that do not fit together.
     """
-    data = read_planes(config.image)
+    picture = open_picture(config.image)
+    data = picture.planes[:, None]
     mask = None if config.mask is None else _read_mask(config.mask, data)
     if config.kernel is None and config.scale == 1 and mask is None:
         raise UsageError(
@@ -46,28 +50,36 @@ def read_picture(config: PictureConfig) -> tuple[Scan, int]:
     if mask is not None:
         operator = Mask(mask) @ operator
         data = data * mask
-    noise = picture_noise(data, mask)
+    noise = max(estimate_sigma(data[:, 0])) if mask is None else patchy_noise(data, mask)
     classical = _classical(data, mask, config.scale, margin)
     numbers = data[0].numel() if mask is None else int(mask.sum())
-    return Scan(operator, data, classical, numbers, noise), margin
+    return Scan(operator, data, classical, numbers, noise), picture, margin
 
 
-def read_planes(path: Path) -> Tensor:
-    """Return a picture or array as planes (C, 1, H, W): pictures in [0, 1], arrays as they are."""
-    if path.suffix.lower() in IMAGE_SUFFIXES - {".tif", ".tiff"} or str(path) == "-":
-        image = read_image(path, "RGB")
-        pixels = np.asarray(image, np.float32) / 255
-        grey = bool((pixels[..., :1] == pixels).all())
-        planes = pixels[..., :1] if grey else pixels
-        return torch.from_numpy(planes.transpose(2, 0, 1).copy())[:, None]
+def open_picture(path: Path) -> Picture:
+    """Return a picture file, or an array as a picture: its values are kept, white is 1.
+
+    Raises `DataError` for what is neither.
+    """
+    if is_picture(path):
+        return read_any_picture(path)
     array = read_array(path)
-    scale = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}.get(array.dtype, 1.0)
     if array.dtype.kind == "c" or array.ndim not in (2, 3):
         raise DataError(f"{path} holds {array.dtype} of shape {array.shape}, not a picture")
     if array.ndim == 3 and array.shape[2] in (3, 4):
         array = array[..., :3].transpose(2, 0, 1)
-    array = np.ascontiguousarray(array, np.float32) / scale
-    return torch.from_numpy(array.reshape(-1, 1, *array.shape[-2:]))
+    if array.ndim == 3 and array.shape[0] not in (1, 3):
+        raise DataError(f"{path} has shape {array.shape}: neither grey nor red, green, blue")
+    planes = np.ascontiguousarray(array, np.float32).reshape(-1, *array.shape[-2:])
+    return Picture(torch.from_numpy(planes))
+
+
+def is_picture(path: Path) -> bool:
+    """Return True for image files and standard input; .tif counts when it has 8 or 16 bit."""
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff") and path.is_file():
+        return read_array(path).dtype.kind == "u"
+    return suffix in IMAGE_SUFFIXES or str(path) == "-"
 
 
 def read_kernel(path: Path) -> Tensor:
@@ -75,7 +87,7 @@ def read_kernel(path: Path) -> Tensor:
 
     Raises `DataError` when it is not a matrix of numbers with a positive sum.
     """
-    if path.suffix.lower() in IMAGE_SUFFIXES - {".tif", ".tiff"}:
+    if is_picture(path):
         kernel: Array = np.asarray(read_image(path, "L"), np.float64)
     else:
         kernel = np.squeeze(read_array(path))
@@ -141,7 +153,7 @@ def _fill(data: Tensor, mask: Tensor) -> Tensor:
 
 
 def _read_mask(path: Path, data: Tensor) -> Tensor:
-    if path.suffix.lower() in IMAGE_SUFFIXES - {".tif", ".tiff"}:
+    if is_picture(path):
         mask: Array = np.asarray(read_image(path, "L"))
     else:
         mask = np.squeeze(read_array(path))

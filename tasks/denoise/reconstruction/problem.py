@@ -19,8 +19,6 @@ from ....core.operators.base import Operator
 from ....core.runtime import stream
 from ..model import Ridge
 
-GRID = 512  # frequencies at which a convolution's gain is looked up, along each axis
-
 
 @dataclass(frozen=True)
 class Scan:
@@ -113,17 +111,14 @@ class Penalty(Protocol):
 
 
 class RidgePenalty:
-    """The learned prior lambda/mu * R(mu x), with or without x >= 0."""
+    """A learned prior with its strength and scale built in, with or without x >= 0."""
 
-    def __init__(
-        self, ridge: Ridge, bound: float, strength: float, mu: float, positive: bool
-    ) -> None:
-        self.ridge = ridge.scaled(strength, mu)
-        self.lipschitz = strength * mu * bound
-        self.positive = positive
+    def __init__(self, ridge: Ridge, positive: bool) -> None:
+        self.ridge, self.positive = ridge, positive
+        self.lipschitz = ridge.lipschitz()
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Return lambda * grad R(mu x)."""
+        """Return grad R(x)."""
         return self.ridge.gradient(x)
 
     def prox(self, x: Tensor, step: float) -> Tensor:
@@ -131,22 +126,8 @@ class RidgePenalty:
         return x.clamp_min(0) if self.positive else x
 
     def energy(self, x: Tensor) -> float:
-        """Return lambda/mu * R(mu x)."""
+        """Return R(x)."""
         return float(self.ridge.energy(x).sum())
-
-
-def lipschitz_bound(ridge: Ridge) -> float:
-    """Return a proven Lipschitz constant of grad R: an upper bound of ||W^T D W||.
-
-    W with zero borders is a part of the convolution on the infinite plane, so its gain is at most
-    max over frequencies of sum_c D_c |k_c(f)|^2, a trigonometric polynomial of degree K - 1. Its
-    maximum exceeds that on a grid of N points per axis at most by 1 / cos(pi (K - 1) / N)^2
-    (Ehlich, Zeller 1964). D are the largest slopes of the activations.
-    """
-    spectrum = torch.fft.rfft2(ridge.kernel[:, 0].double(), s=(GRID, GRID))
-    slopes = ridge.activation.slopes().double()[:, None, None]
-    gain = float((slopes * spectrum.abs().square()).sum(0).max())
-    return gain / math.cos(math.pi * (ridge.kernel.shape[-1] - 1) / GRID) ** 2
 
 
 def amplitude(ridge: Ridge) -> float:

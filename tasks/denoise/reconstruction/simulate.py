@@ -19,7 +19,7 @@ from ....core.runtime import start, stream
 from . import ct
 from .config import KspaceConfig, Simulation, SinogramConfig, parse_size
 from .phantom import shepp_logan
-from .pictures import read_planes
+from .pictures import open_picture
 
 PHANTOM_SIZE = "256"
 
@@ -68,7 +68,7 @@ def simulate_kspace(config: KspaceConfig, run_options: RunOptions | None = None)
     coils = coil_maps(config.coils, shape) if several else None
     operator = MaskedFourier(mask, shape, coils)
     clean = operator(image)
-    deviation = config.noise * float(clean.abs().max())
+    deviation = config.noise * float(image.max())
     parts = torch.randn(*clean.shape, 2, generator=stream(runtime.seed, 6))
     data = clean + deviation * torch.view_as_complex(parts) * operator.get_buffer("mask")
     write_array(config.out / "kspace.npy", (data[0] if several else data[0, 0]).numpy())
@@ -92,13 +92,13 @@ def read_image(config: Simulation) -> Tensor:
         size = parse_size(config.size or PHANTOM_SIZE)
         assert size is not None
         return shepp_logan(*size)
-    planes = read_planes(Path(config.image))
-    if len(planes) != 1:
-        raise DataError(f"{config.image} has {len(planes)} planes", "give a grey image")
-    if config.size is not None and parse_size(config.size) != tuple(planes.shape[2:]):
-        found = "x".join(str(n) for n in planes.shape[2:])
+    planes = open_picture(Path(config.image)).planes
+    if len(planes) != 1 and not bool((planes == planes[:1]).all()):
+        raise DataError(f"{config.image} is in colour", "give a grey image")
+    if config.size is not None and parse_size(config.size) != tuple(planes.shape[1:]):
+        found = "x".join(str(n) for n in planes.shape[1:])
         raise UsageError(f"--size {config.size}: {config.image} has {found} pixels")
-    return planes
+    return planes[None, :1]
 
 
 def random_columns(width: int, acceleration: float, central: float, seed: int) -> Tensor:

@@ -16,7 +16,7 @@ from ....core.runtime import stream
 from ....core.solvers import Solution, accelerated_gradient
 from ..model import Ridge
 from .config import AUTO, DISCREPANCY, SolveOptions
-from .problem import Penalty, Problem, RidgePenalty, amplitude, lipschitz_bound
+from .problem import Penalty, Problem, RidgePenalty, amplitude
 from .variation import TotalVariation
 
 # Strength times amplitude over the noise in the data term's gradient, and the scale inside of
@@ -25,7 +25,7 @@ RIDGE_RATIO, RIDGE_MU = 1.0, 3.0
 TV_RATIO = 1.0
 ROUGH = 10.0  # while searching for a strength, tolerances may be this much wider
 MATCH = 0.02  # how well a misfit must meet the noise, relatively
-SEARCHES = 12
+SEARCHES, REACH = 12, 1e3  # evaluations, and how far from the usual strength they may go
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ class Reconstructor:
         self.method, self.options = method, options
         self.mu = options.mu or RIDGE_MU
         self.ridge = None if ridge is None else ridge.pruned()
-        self.bound = 0.0 if self.ridge is None else lipschitz_bound(self.ridge)
 
     def penalty(self, problem: Problem, strength: float) -> Penalty:
         """Return the method's penalty."""
         if self.ridge is None:
             return TotalVariation(strength, problem.positive)
-        return RidgePenalty(self.ridge, self.bound, strength, self.mu, problem.positive)
+        return RidgePenalty(self.ridge.scaled(strength, self.mu), problem.positive)
 
     @torch.no_grad()
     def solve(
@@ -125,7 +124,7 @@ class Reconstructor:
     ) -> tuple[Chosen, Tensor]:
         """Return the strength whose misfit is that of the noise (Morozov's principle).
 
-        The misfit grows with the strength: steps of a factor of 3 bracket the noise, then
+        The misfit grows with the strength: growing factors bracket the noise, then
         interpolation between logarithms closes in; each solve starts from the last image.
         """
         target = problem.expected_misfit
@@ -138,11 +137,12 @@ class Reconstructor:
             return math.log(max(problem.misfit(image), 1e-30) / target)
 
         found, gap = find_root(excess, first)
-        if abs(gap) > MATCH:
+        if abs(gap) > 5 * MATCH:
             progress.warn(
-                f"no --lambda makes the misfit equal to the noise: it stays {math.exp(gap):.2g} "
-                "times as large; is --noise right?"
+                f"no --lambda makes the misfit equal to the noise, it stays {math.exp(gap):.2g} "
+                "times as large; is --noise right? --lambda auto is used instead"
             )
+            return Chosen(first, "proportional to the noise"), start
         return Chosen(found, "discrepancy principle"), image
 
     def _report(self, problem: Problem, chosen: Chosen, solution: Solution) -> dict[str, Any]:
@@ -214,11 +214,12 @@ def adjoint_error(problem: Problem) -> float:
 def find_root(function: Callable[[float], float], first: float) -> tuple[float, float]:
     """Return x > 0 where an increasing function is about 0, and its value there.
 
-    At most `SEARCHES` evaluations; stops when the value is within `MATCH`.
+    Stops when the value is within `MATCH`, after `SEARCHES` evaluations, or further than a factor
+    of `REACH` from `first`; then the point with the smallest value is returned.
     """
     seen: dict[float, float] = {}
     x = first
-    while len(seen) < SEARCHES:
+    while len(seen) < SEARCHES and 1 / REACH <= x / first <= REACH:
         seen[x] = value = function(x)
         if abs(value) <= MATCH:
             return x, value
@@ -229,6 +230,7 @@ def find_root(function: Callable[[float], float], first: float) -> tuple[float, 
             part = -seen[low] / (seen[high] - seen[low])
             x = low * (high / low) ** min(max(part, 0.1), 0.9)
         else:
-            x = 3 * max(seen) if below else min(seen) / 3
+            stride = 3.0 ** len(seen)  # ever longer steps until there is a bracket
+            x = max(seen) * stride if below else min(seen) / stride
     best = min(seen, key=lambda point: abs(seen[point]))
     return best, seen[best]

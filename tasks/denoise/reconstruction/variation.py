@@ -1,27 +1,11 @@
-"""Total variation, the classical convex prior: the baseline of every reconstruction."""
+"""Total variation as a penalty: the baseline of every reconstruction."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-
-def differences(image: Tensor) -> Tensor:
-    """Return forward differences (B, 2, H, W) down and to the right; 0 at the last pixel."""
-    result = image.new_zeros(len(image), 2, *image.shape[2:])
-    torch.sub(image[:, 0, 1:], image[:, 0, :-1], out=result[:, 0, :-1])
-    torch.sub(image[:, 0, :, 1:], image[:, 0, :, :-1], out=result[:, 1, :, :-1])
-    return result
-
-
-def differences_adjoint(field: Tensor) -> Tensor:
-    """Return the exact transpose of `differences`, (B, 1, H, W)."""
-    result = field.new_zeros(len(field), 1, *field.shape[2:])
-    result[:, 0, 1:] += field[:, 0, :-1]
-    result[:, 0, :-1] -= field[:, 0, :-1]
-    result[:, 0, :, 1:] += field[:, 1, :, :-1]
-    result[:, 0, :, :-1] -= field[:, 1, :, :-1]
-    return result
+from ..tv import differences, differences_adjoint, total_variation
 
 
 class TotalVariation:
@@ -44,8 +28,7 @@ class TotalVariation:
 
     def energy(self, image: Tensor) -> float:
         """Return weight * TV(x) of a batch, summed in float64."""
-        length = differences(image).square().sum(1).sqrt()
-        return self.weight * float(length.sum(dtype=torch.float64))
+        return self.weight * float(total_variation(image).sum())
 
     def prox(self, image: Tensor, step: float = 1.0) -> Tensor:
         """Return the proximal point of images (B, 1, H, W)."""
