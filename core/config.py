@@ -57,6 +57,21 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def __init_subclass__(cls, *, defaults: Mapping[str, Any] | None = None, **rest: Any) -> None:
+        """Leave `defaults` to the method below: the fields do not exist yet."""
+        super().__init_subclass__(**rest)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls, *, defaults: Mapping[str, Any] | None = None, **rest: Any
+    ) -> None:
+        """Let a class inherit options with other defaults: `class B(A, defaults={"lr": 1e-3})`."""
+        super().__pydantic_init_subclass__(**rest)
+        for name, value in (defaults or {}).items():
+            cls.model_fields[name].default = value
+        if defaults:
+            cls.model_rebuild(force=True)
+
     @classmethod
     def create(cls, **values: Any) -> Self:
         """Validate `values`; what is wrong with them becomes a `UsageError` of one line."""

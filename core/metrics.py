@@ -41,3 +41,34 @@ def correct_in_top_k(logits: Tensor, labels: Tensor, k: int) -> int:
     k = min(k, logits.shape[1])
     hits = logits.topk(k, dim=1).indices == labels[:, None]
     return int(hits.any(dim=1).sum())
+
+
+def psnr(image: Tensor, truth: Tensor, peak: float = 1.0) -> float:
+    """Return the peak signal-to-noise ratio in dB of two tensors of one shape; inf if equal."""
+    error = (image.double() - truth.double()).square().mean()
+    return float(10 * (peak**2 / error).log10())
+
+
+def ssim(image: Tensor, truth: Tensor, peak: float = 1.0) -> float:
+    """Return the mean structural similarity of two batches of planes (B, C, H, W).
+
+    Gaussian windows of 11 pixels (sigma 1.5), k1 = 0.01, k2 = 0.03, windows that reach over the
+    frame left out: Wang, Bovik, Sheikh, Simoncelli 2004. Planes need at least 11 x 11 pixels.
+    """
+    import torch
+
+    offsets = torch.arange(-5, 6, dtype=torch.float64, device=image.device)
+    weights = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+
+    def blur(x: Tensor) -> Tensor:
+        down = torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], weights.view(1, 1, -1, 1))
+        return torch.nn.functional.conv2d(down, weights.view(1, 1, 1, -1))
+
+    a, b = image.double(), truth.double()
+    mean_a, mean_b = blur(a), blur(b)
+    variance = blur(a * a) - mean_a**2 + blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_a**2 + mean_b**2 + c1) * (variance + c2))).mean())

@@ -10,6 +10,7 @@ from .config import TUNING, Config, Flag
 
 RUN = "Run"
 TRAINING = "Training"
+BATCH = "Batch"
 
 
 class RunOptions(Config):
@@ -112,3 +113,21 @@ class TrainOptions(Config):
         Flag(panel=TUNING),
         Field(ge=0, lt=1, description="Decay of the weights' moving average; 0: none."),
     ] = 0.0
+
+
+class BatchOptions(Config):
+    """Options of every command that works through many files."""
+
+    strict: Annotated[
+        bool,
+        Flag("--strict", panel=BATCH),
+        Field(description="Stop at the first file that cannot be used, instead of skipping it."),
+    ] = False
+    skip_existing: Annotated[
+        bool,
+        Flag("--skip-existing", panel=BATCH),
+        Field(description="Leave files alone whose output exists."),
+    ] = False
+    overwrite: Annotated[
+        bool, Flag("--overwrite", panel="Output"), Field(description="Replace existing outputs.")
+    ] = False

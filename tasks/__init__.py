@@ -26,6 +26,14 @@ METHODS = (
         True,
     ),
     Method(
+        "denoise",
+        "denoise",
+        "Remove noise from pictures with a learned convex prior, and prove how exactly.",
+        "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
+        "images",
+        True,
+    ),
+    Method(
         "recommend",
         "recommend",
         "Recommend items from several interests per user, with a dial for diversity.",

@@ -1,0 +1,1 @@
+"""Linear operators on images with exact adjoints: what a measurement is made of."""

@@ -1,0 +1,1 @@
+"""Images from measurements: tomography, magnetic resonance, blurred or incomplete pictures."""
