@@ -32,12 +32,14 @@ from .plan import Cut, Layer, Plan, find_layers, make_plan
 from .repair import compensate, finetune, reestimate_norms
 from .score import accuracy
 from .surgery import Slice, apply_slices, compose
+from .synthesis import SMALL
 
 # Steps and batch of the fine-tuning for small and for large images.
 _REPAIR_STEPS = {"quick": 60, "standard": 2000}
 _PAPER_EPOCHS = {True: 200, False: 5}
 _PAPER_DECAY = {True: 0.75, False: 0.6}
 _DEFAULT_DECAY = 0.75
+_REPAIR_LR = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,14 +229,22 @@ def _repair(
         tap=config.tap,
         loss=config.loss,
         alpha_method=config.alpha_method,
-        update_norms=backbone.is_whole_model if config.bn == "auto" else config.bn == "train",
+        update_norms=_updates_norms(config, backbone, images),
+        trial=config.repair_lr is None and config.preset != "paper",
         run=run,
     )
     history += fitted.history
 
 
+def _updates_norms(config: PruneConfig, backbone: Backbone, images: Tensor) -> bool:
+    """Whether BatchNorm follows the repair images; small batches of large ones mislead it."""
+    if config.bn != "auto":
+        return config.bn == "train"
+    return backbone.is_whole_model and images.shape[-1] <= SMALL
+
+
 def _repair_options(config: PruneConfig, images: Tensor) -> TrainOptions:
-    small = images.shape[-1] <= 64
+    small = images.shape[-1] <= SMALL
     batch = min(config.repair_batch or (64 if small else 16), len(images) * 7 // 8)
     decay = _DEFAULT_DECAY
     if config.preset == "paper":
@@ -246,7 +256,7 @@ def _repair_options(config: PruneConfig, images: Tensor) -> TrainOptions:
     return TrainOptions(
         steps=steps,
         batch_size=batch,
-        lr=config.repair_lr,
+        lr=config.repair_lr or _REPAIR_LR,
         schedule="step",
         decay_at=decay,
         save_every=max(1, steps // 10),

@@ -216,7 +216,7 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed))
         backbone = find_backbone(model, shape)
-        config = PruneConfig(synthetic_images=48, iterations=150, synthesis_batch=24)
+        config = PruneConfig(synthetic_images=32, iterations=200, synthesis_batch=32)
         images = synthesise(
             model,
             recipe.input,
@@ -237,9 +237,7 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
             reestimate_norms(norms, images)
             scores["norms re-estimated"] = norms
             repaired = copy.deepcopy(pruned)
-            options = TrainOptions(steps=80, batch_size=14, lr=LR, schedule="step", save_every=30)
-            taps = choose_taps(backbone, plan.removed, "block")
-            finetune(backbone, repaired, taps, images, options, runtime, Silent())
+            _repair_large(backbone, repaired, plan, images, runtime)
             scores["repaired"] = repaired
             for name, network in scores.items():
                 network.to(memory_format=torch.channels_last)
@@ -250,6 +248,25 @@ def imagenet(data: Path, seeds: int) -> dict[str, Any]:
         "photos": len(photos),
         "top-1 %": {s: {name: spread(v) for name, v in t.items()} for s, t in tables.items()},
     }
+
+
+def _repair_large(
+    backbone: Backbone, root: nn.Module, plan: Plan, images: Tensor, runtime: Runtime
+) -> None:
+    """Repair as `mlkit prune` does by default for images above 64 pixels."""
+    options = TrainOptions(steps=60, batch_size=14, lr=LR, schedule="step", save_every=10)
+    taps = choose_taps(backbone, plan.removed, "block")
+    finetune(
+        backbone,
+        root,
+        taps,
+        images,
+        options,
+        runtime,
+        Silent(),
+        update_norms=False,
+        trial=True,
+    )
 
 
 def detector(data: Path, seeds: int) -> dict[str, Any]:
@@ -264,7 +281,7 @@ def detector(data: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed))
         backbone = find_backbone(model, (3, 352, 352))
-        config = PruneConfig(synthetic_images=32, iterations=150, synthesis_batch=32)
+        config = PruneConfig(synthetic_images=16, iterations=150, synthesis_batch=16)
         settings = make_settings(config, recipe.input.size)
         images = synthesise(backbone.root, recipe.input, settings, runtime, Silent())
         for sparsity, table in tables.items():
@@ -278,12 +295,7 @@ def detector(data: Path, seeds: int) -> dict[str, Any]:
             table.setdefault("norms re-estimated", []).append(
                 agreement(original, detections(norms, photos))
             )
-            options = TrainOptions(
-                steps=100, batch_size=14, lr=0.05, schedule="step", save_every=25
-            )
-            taps = choose_taps(backbone, plan.removed, "block")
-            root = pruned.get_submodule(backbone.prefix)
-            finetune(backbone, root, taps, images, options, runtime, Silent())
+            _repair_large(backbone, pruned.get_submodule(backbone.prefix), plan, images, runtime)
             table.setdefault("repaired", []).append(agreement(original, detections(pruned, photos)))
             _say(f"seed {seed} s {sparsity}: { ({k: v[-1] for k, v in table.items()}) }")
     return {

@@ -111,7 +111,11 @@ def embedded_inputs(count: int) -> Tensor:
 
 
 def repaired(
-    tap: str = "block", sparsity: float = 0.5, progress: Silent | None = None, **settings: Any
+    tap: str = "block",
+    sparsity: float = 0.5,
+    lr: float = 0.01,
+    progress: Silent | None = None,
+    **settings: Any,
 ) -> tuple[nn.Module, nn.Module, nn.Module, Any]:
     """Prune the embedded network and repair it on 48 of its test images."""
     model, _ = open_model(EMBEDDED, None, None, None, False)
@@ -121,7 +125,7 @@ def repaired(
     pruned = pruned_copy(model, plan.slices)
     student = copy.deepcopy(pruned)
     taps = choose_taps(backbone, plan.removed, tap)
-    options = TrainOptions(steps=30, batch_size=16, lr=0.01, save_every=10)
+    options = TrainOptions(steps=30, batch_size=16, lr=lr, save_every=10)
     runtime = start(RunOptions(device="cpu"))
     fitted = finetune(
         backbone,
@@ -231,3 +235,10 @@ def test_compensation_restores_the_mean(activation: nn.Module, norm_behind: bool
         found = pruned.behind(pruned.second(hidden[:, kept])).mean(0)
     assert float((found - wanted).abs().max()) < 0.01
     assert float((uncorrected - wanted).abs().max()) > 0.05
+
+
+def test_a_trial_finds_a_rate_that_the_network_can_bear() -> None:
+    """With ten times the paper's rate the plain repair gets nowhere; the trial takes a part."""
+    _, _, _, plain = repaired(lr=0.16, update_norms=False)
+    _, _, _, tried = repaired(lr=0.16, update_norms=False, trial=True)
+    assert tried.best > plain.best
