@@ -268,7 +268,7 @@ class Items:
         parts = parts.with_columns(pl.col("label").str.strip_chars()).filter(pl.col("label") != "")
         sets = torch.zeros(len(self.names), parts["label"].n_unique(), dtype=torch.bool)
         columns = parts["label"].rank("dense").cast(pl.Int64).to_numpy() - 1
-        sets[torch.from_numpy(parts["item"].cast(pl.Int64).to_numpy()), columns] = True
+        sets[parts["item"].to_numpy().astype(np.int64), columns] = True
         return sets
 
 
