@@ -89,6 +89,8 @@ def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
 
 def window(items: Tensor, ends: Tensor, lengths: Tensor, width: int) -> Tensor:
     """Gather the `lengths` items before `ends` into rows (n, width), left-aligned, 0 behind."""
+    if len(items) == 0:
+        return torch.zeros(len(ends), width, dtype=torch.int64)
     place = torch.arange(width)
     inside = place < lengths[:, None]
     index = (ends - lengths)[:, None] + place

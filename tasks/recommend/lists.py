@@ -134,7 +134,7 @@ class Engine:
                 append(file, frame, self.config.out.suffix, first=True)
             outputs["recommendations"] = str(self.config.out)
         return Result(
-            inputs=self._inputs(),
+            inputs=self.inputs(),
             outputs=outputs,
             metrics={"recommendations": frame.to_dicts(), "short": self._short(frame, asked)},
             tables=tuple(tables),
@@ -188,7 +188,8 @@ class Engine:
             notes.append("Next: --diversity 0.25 mixes categories")
         return tuple(notes)
 
-    def _inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
+        """Return what the result says of its inputs."""
         log = None if self.config.log is None else str(self.config.log)
         return {"log": log, "weights": self.trained.name, "variant": self.trained.options.variant}
 
@@ -201,7 +202,7 @@ class Engine:
         count = len(asked.names)
         if out.name == "-":
             frames = list(self._frames(asked, fallback))
-            return Result(inputs=self._inputs(), outputs=outputs, stream=as_bytes(frames))
+            return Result(inputs=self.inputs(), outputs=outputs, stream=as_bytes(frames))
         rows = 0
         with writing(out) as file:
             for frame in self._frames(asked, fallback):
@@ -209,7 +210,7 @@ class Engine:
                 rows += len(frame)
         popular = len(fallback) if self.config.fallback == "popular" else 0
         return Result(
-            inputs=self._inputs(),
+            inputs=self.inputs(),
             outputs={**outputs, "recommendations": str(out)},
             metrics={"users": count + popular, "rows": rows, "left_out": len(fallback) - popular},
             notes=(f"{count + popular:,} users, {rows:,} rows",),

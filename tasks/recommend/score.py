@@ -49,7 +49,8 @@ def batches_of_interests(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (users, interests (n, K, d)) of all sequences, `batch` users at a time."""
     device = model.item_vectors.device
-    for users in torch.arange(len(histories)).split(batch):
+    for begin in range(0, len(histories), batch):
+        users = torch.arange(begin, min(begin + batch, len(histories)))
         yield users, model(histories.last(width, users).to(device))
 
 
@@ -192,57 +193,76 @@ def _labels(config: EvalConfig, trained: Trained, runtime: Runtime) -> Labels | 
         items = read_items(config.items, items.names, config)
     labels = labels_of(items, config.category)
     if labels is None:
-        if any(config.dial):
+        if any(config.dial) or config.plot is not None:
             raise UsageError(
-                f"--diversity {config.diversity} needs categories",
+                f"{'--diversity' if any(config.dial) else '--plot'} needs categories",
                 "give --items FILE with a category column",
             )
         return None
     return Labels(labels.values.to(runtime.device))
 
 
-def _mean(values: dict[str, Tensor], name: str) -> float:
-    return float(values[name].mean())
-
-
 def _result(
     config: EvalConfig, found: dict[str, dict[float, dict[str, Tensor]]], users: int
 ) -> Result:
     metrics: dict[str, Any] = {"users": users, "ndcg": config.ndcg}
-    rows, curves = [], {}
-    names = [f"{metric}@{n}" for n in config.lengths for metric in METRICS]
-    first = next(iter(found.values()))[0.0]
-    names = [name for name in names if name in first]
     for model, dials in found.items():
-        metrics[model] = {}
-        for dial, values in dials.items():
-            means = {name: _mean(values, name) for name in values}
-            errors = {name: float(v.std() / max(1, len(v)) ** 0.5) for name, v in values.items()}
-            metrics[model][f"{dial:g}"] = {"mean": means, "standard_error": errors}
-            cells = [f"{100 * means[name]:.2f}" for name in names]
-            rows.append((model, f"{dial:g}", *cells))
-        longest = max(config.lengths)
-        curves[model] = [
-            (dial, 100 * _mean(v, f"diversity@{longest}"), 100 * _mean(v, f"recall@{longest}"))
-            for dial, v in dials.items()
-            if f"diversity@{longest}" in v
-        ]
+        metrics[model] = {f"{dial:g}": _statistics(values) for dial, values in dials.items()}
+    longest = max(config.lengths)
+    first = metrics[str(config.weights[0])][f"{config.dial[0]:g}"]
+    error = 100 * first["standard_error"][f"recall@{longest}"]
     outputs = {}
     if config.plot is not None:
-        if not any(curves.values()):
-            raise UsageError("--plot needs categories", "give --items FILE with a category column")
-        write_figure(config.plot, dial_plot(curves, max(config.lengths)))
+        write_figure(config.plot, dial_plot(_curves(metrics, found, longest), longest))
         outputs["plot"] = str(config.plot)
-    heads = [f"{SHORT[name.split('@')[0]]}@{name.split('@')[1]}" for name in names]
-    error = 100 * metrics[str(config.weights[0])][f"{config.dial[0]:g}"]["standard_error"][names[0]]
-    title = f"{users:,} users ({config.part}), %"
     return Result(
         inputs={"log": str(config.log), "part": config.part},
         outputs=outputs,
         metrics=metrics,
-        tables=(Table(title, ("model", "lambda", *heads), rows),),
+        tables=tuple(_table(config, metrics, found, users, length) for length in config.lengths),
         notes=(
             f"NDCG: {NDCG_NAMES[config.ndcg]}; recall over {config.recall_denominator}; "
-            f"standard error of {heads[0]} about {error:.1f} points",
+            f"standard error of R@{longest} about {error:.1f} points",
         ),
     )
+
+
+def _statistics(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Return means over users and their standard errors."""
+    return {
+        "mean": {name: float(value.mean()) for name, value in values.items()},
+        "standard_error": {
+            name: float(v.std(correction=0) / len(v) ** 0.5) for name, v in values.items()
+        },
+    }
+
+
+def _table(
+    config: EvalConfig,
+    metrics: dict[str, Any],
+    found: dict[str, dict[float, dict[str, Tensor]]],
+    users: int,
+    length: int,
+) -> Table:
+    rows = []
+    for model, dials in found.items():
+        for dial in dials:
+            means = metrics[model][f"{dial:g}"]["mean"]
+            cells = [means.get(f"{metric}@{length}") for metric in METRICS]
+            shown = ["-" if value is None else f"{100 * value:.2f}" for value in cells]
+            rows.append((model, f"{dial:g}", *shown))
+    heads = [f"{SHORT[metric]}@{length}" for metric in METRICS]
+    return Table(f"{users:,} users ({config.part}), %", ("model", "lambda", *heads), rows)
+
+
+def _curves(
+    metrics: dict[str, Any], found: dict[str, dict[float, dict[str, Tensor]]], length: int
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Return (lambda, diversity, recall) in percent for each model."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for model, dials in found.items():
+        for dial in dials:
+            means = metrics[model][f"{dial:g}"]["mean"]
+            point = (dial, 100 * means[f"diversity@{length}"], 100 * means[f"recall@{length}"])
+            curves.setdefault(model, []).append(point)
+    return curves
