@@ -274,7 +274,7 @@ class RecommendConfig(ColumnOptions, MergeOptions):
     ] = None
     weights: Annotated[
         Path | None,
-        Flag("--weights", metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Trained model; without it a small one is trained and kept by the log."),
     ] = None
     keep_seen: Annotated[
