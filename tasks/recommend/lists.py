@@ -53,9 +53,9 @@ class Engine:
         progress: Progress,
     ) -> None:
         self.config, self.trained, self.items = config, trained, items
-        device = runtime.device
-        self.labels = Labels(labels.values.to(device)) if labels is not None else None
-        self.progress, self.device = progress, device
+        values = labels.values.to(runtime.device) if labels is not None else None
+        self.labels = Labels(values) if values is not None else None
+        self.progress, self.runtime = progress, runtime
         self.top = config.top
         if self.top > len(items):
             progress.warn(f"-k {self.top}: the model knows {len(items)} items, all of them follow")
@@ -65,12 +65,11 @@ class Engine:
         """Yield (users, interests, lists) of `--batch-size` users at a time."""
         model, width = self.trained.model, self.trained.options.max_history
         for users, interests in batches_of_interests(
-            model, asked.histories, width, self.config.batch_size
+            model, asked.histories, width, self.config.batch_size, self.runtime
         ):
             seen = None
             if not self.config.keep_seen:
-                rows, items = seen_pairs(asked.histories, users)
-                seen = rows.to(self.device), items.to(self.device)
+                seen = seen_pairs(asked.histories, users, interests.device)
             lists = recommend_lists(
                 interests,
                 model.item_vectors,
@@ -237,7 +236,7 @@ class Engine:
         if len(asked.names):
             width = self.trained.options.max_history
             found = batches_of_interests(
-                self.trained.model, asked.histories, width, self.config.batch_size
+                self.trained.model, asked.histories, width, self.config.batch_size, self.runtime
             )
             users = torch.cat([interests.cpu() for _, interests in found])
             save_array(folder / "users.npy", users.numpy())
