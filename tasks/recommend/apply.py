@@ -50,6 +50,8 @@ def recommend(
     outputs: dict[str, Any] = {}
     if config.export_vectors is not None:
         outputs |= engine.export(asked, config.export_vectors)
+    if not (config.user or config.all_users or config.history is not None):
+        return Result(inputs=engine.inputs(), outputs=outputs)
     if config.all_users:
         return engine.everybody(asked, fallback, outputs)
     return engine.some(asked, fallback, outputs)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import TUNING, Config, Flag
-from ...core.options import TRAINING, TrainOptions
+from ...core.options import RUN, TRAINING, TrainOptions
 
 MODEL = "Model"
 OUTPUT = "Output"
@@ -274,7 +274,7 @@ class RecommendConfig(ColumnOptions, MergeOptions):
     ] = None
     weights: Annotated[
         Path | None,
-        Flag("--weights", metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Trained model; without it a small one is trained and kept by the log."),
     ] = None
     keep_seen: Annotated[
@@ -450,4 +450,8 @@ class SynthConfig(Config):
     length: Annotated[
         int, Flag("--length"), Field(ge=5, description="Mean interactions per user.")
     ] = 20
-    seed: Annotated[int, Flag("--seed"), Field(ge=0, description="Seed.")] = 0
+    seed: Annotated[
+        int,
+        Flag("--seed", panel=RUN, env="MLKIT_SEED"),
+        Field(ge=0, lt=2**63, description="Seed of every random choice."),
+    ] = 0

@@ -89,6 +89,8 @@ def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
 
 def window(items: Tensor, ends: Tensor, lengths: Tensor, width: int) -> Tensor:
     """Gather the `lengths` items before `ends` into rows (n, width), left-aligned, 0 behind."""
+    if len(items) == 0:
+        return torch.zeros(len(ends), width, dtype=torch.int64)
     place = torch.arange(width)
     inside = place < lengths[:, None]
     index = (ends - lengths)[:, None] + place
@@ -268,7 +270,7 @@ class Items:
         parts = parts.with_columns(pl.col("label").str.strip_chars()).filter(pl.col("label") != "")
         sets = torch.zeros(len(self.names), parts["label"].n_unique(), dtype=torch.bool)
         columns = parts["label"].rank("dense").cast(pl.Int64).to_numpy() - 1
-        sets[torch.from_numpy(parts["item"].cast(pl.Int64).to_numpy()), columns] = True
+        sets[parts["item"].to_numpy().astype(np.int64), columns] = True
         return sets
 
 

@@ -22,6 +22,7 @@ from .score import evaluate
 from .synth import generate, write
 
 DIAL = "0,0.05,0.25,1,4"
+STEPS = 600
 
 
 def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress) -> Result:
@@ -30,7 +31,7 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
     write(generate(2000, 400, 20, 0), out)
     log, items, weights = out / "log.csv", out / "items.csv", out / "run" / "best.safetensors"
     (out / "run" / "last.safetensors").unlink(missing_ok=True)
-    options = RecommendTrainOptions(steps=600, save_every=150, batch_size=128)
+    options = RecommendTrainOptions(steps=STEPS, save_every=150, batch_size=128)
     trained = train(
         TrainConfig(log=log, items=items, out=out / "run"), options, run_options, progress
     )

@@ -53,9 +53,9 @@ class Engine:
         progress: Progress,
     ) -> None:
         self.config, self.trained, self.items = config, trained, items
-        device = runtime.device
-        self.labels = Labels(labels.values.to(device)) if labels is not None else None
-        self.progress, self.device = progress, device
+        values = labels.values.to(runtime.device) if labels is not None else None
+        self.labels = Labels(values) if values is not None else None
+        self.progress, self.runtime = progress, runtime
         self.top = config.top
         if self.top > len(items):
             progress.warn(f"-k {self.top}: the model knows {len(items)} items, all of them follow")
@@ -65,12 +65,11 @@ class Engine:
         """Yield (users, interests, lists) of `--batch-size` users at a time."""
         model, width = self.trained.model, self.trained.options.max_history
         for users, interests in batches_of_interests(
-            model, asked.histories, width, self.config.batch_size
+            model, asked.histories, width, self.config.batch_size, self.runtime
         ):
             seen = None
             if not self.config.keep_seen:
-                rows, items = seen_pairs(asked.histories, users)
-                seen = rows.to(self.device), items.to(self.device)
+                seen = seen_pairs(asked.histories, users, interests.device)
             lists = recommend_lists(
                 interests,
                 model.item_vectors,
@@ -134,7 +133,7 @@ class Engine:
                 append(file, frame, self.config.out.suffix, first=True)
             outputs["recommendations"] = str(self.config.out)
         return Result(
-            inputs=self._inputs(),
+            inputs=self.inputs(),
             outputs=outputs,
             metrics={"recommendations": frame.to_dicts(), "short": self._short(frame, asked)},
             tables=tuple(tables),
@@ -188,7 +187,8 @@ class Engine:
             notes.append("Next: --diversity 0.25 mixes categories")
         return tuple(notes)
 
-    def _inputs(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
+        """Return what the result says of its inputs."""
         log = None if self.config.log is None else str(self.config.log)
         return {"log": log, "weights": self.trained.name, "variant": self.trained.options.variant}
 
@@ -201,7 +201,7 @@ class Engine:
         count = len(asked.names)
         if out.name == "-":
             frames = list(self._frames(asked, fallback))
-            return Result(inputs=self._inputs(), outputs=outputs, stream=as_bytes(frames))
+            return Result(inputs=self.inputs(), outputs=outputs, stream=as_bytes(frames))
         rows = 0
         with writing(out) as file:
             for frame in self._frames(asked, fallback):
@@ -209,7 +209,7 @@ class Engine:
                 rows += len(frame)
         popular = len(fallback) if self.config.fallback == "popular" else 0
         return Result(
-            inputs=self._inputs(),
+            inputs=self.inputs(),
             outputs={**outputs, "recommendations": str(out)},
             metrics={"users": count + popular, "rows": rows, "left_out": len(fallback) - popular},
             notes=(f"{count + popular:,} users, {rows:,} rows",),
@@ -236,7 +236,7 @@ class Engine:
         if len(asked.names):
             width = self.trained.options.max_history
             found = batches_of_interests(
-                self.trained.model, asked.histories, width, self.config.batch_size
+                self.trained.model, asked.histories, width, self.config.batch_size, self.runtime
             )
             users = torch.cat([interests.cpu() for _, interests in found])
             save_array(folder / "users.npy", users.numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,32 +46,47 @@ class Protocol:
 
 @torch.no_grad()
 def batches_of_interests(
-    model: AnyModel, histories: Sequences, width: int, batch: int
+    model: AnyModel, histories: Sequences, width: int, batch: int, runtime: Runtime | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (users, interests (n, K, d)) of all sequences, `batch` users at a time."""
+    """Yield (users, interests (n, K, d) float32) of all sequences, `batch` users at a time.
+
+    The model runs in the precision of `runtime`.
+    """
     device = model.item_vectors.device
-    for users in torch.arange(len(histories)).split(batch):
-        yield users, model(histories.last(width, users).to(device))
+    for begin in range(0, len(histories), batch):
+        users = torch.arange(begin, min(begin + batch, len(histories)))
+        with runtime.autocast() if runtime is not None else nullcontext():
+            interests = model(histories.last(width, users).to(device))
+        yield users, interests.float()
 
 
-def seen_pairs(histories: Sequences, users: Tensor) -> tuple[Tensor, Tensor]:
+def seen_pairs(histories: Sequences, users: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the pairs (place in `users`, item) of everything that these users have touched."""
     part = histories.take(users)
     rows = torch.arange(len(users)).repeat_interleave(part.lengths)
-    return rows, part.items.long()
+    return rows.to(device), part.items.long().to(device)
 
 
 def score_users(
-    model: AnyModel, held: Held, width: int, labels: Labels | None, protocol: Protocol
+    model: AnyModel,
+    held: Held,
+    width: int,
+    labels: Labels | None,
+    protocol: Protocol,
+    runtime: Runtime | None = None,
 ) -> dict[float, dict[str, Tensor]]:
     """Return for each value of the dial the metrics of every user, float64 (users,) each.
 
-    Without `labels` the dial has no effect and there is no diversity.
+    `labels` and the results are on the CPU, the model where it is. Without `labels` the dial
+    has no effect and there is no diversity.
     """
     found: dict[float, dict[str, list[Tensor]]] = {dial: {} for dial in protocol.dial}
-    for users, interests in batches_of_interests(model, held.histories, width, protocol.batch):
+    batches = batches_of_interests(model, held.histories, width, protocol.batch, runtime)
+    for users, interests in batches:
         targets = held.targets.take(users)
-        exclude = seen_pairs(held.histories, users) if protocol.exclude_seen else None
+        exclude = None
+        if protocol.exclude_seen:
+            exclude = seen_pairs(held.histories, users, interests.device)
         lists = _batch_lists(interests, model.item_vectors, labels, protocol, exclude)
         for dial, length, items in lists:
             for name, value in _metrics(items, targets, labels, protocol).items():
@@ -93,15 +109,16 @@ def _batch_lists(
 ) -> Iterator[tuple[float, int, Tensor]]:
     """Yield (dial, length, lists (U, length)); what all values of the dial share is done once."""
     longest = max(protocol.lengths)
+    there = Labels(labels.values.to(vectors.device)) if labels is not None else None
     best = recommend_lists(interests, vectors, longest, exclude=exclude).items.cpu()
     for length in protocol.lengths:
         merging = labels is not None and any(protocol.dial)
         proposed = candidates(interests, vectors, length, exclude) if merging else None
         for dial in protocol.dial:
-            if dial == 0 or proposed is None or labels is None:
+            if dial == 0 or proposed is None or there is None:
                 yield dial, length, best[:, :length]
             else:
-                yield dial, length, proposed.merge(length, dial, labels).items.cpu()
+                yield dial, length, proposed.merge(length, dial, there).items.cpu()
 
 
 def _metrics(
@@ -144,14 +161,14 @@ def evaluate(
         if config.part != "all" and trained.content.get("log") != digest:
             progress.warn(f"{path} was trained on another log: it may know these users already")
         held = _held(log, trained, config.part)
-        labels = _labels(config, trained, runtime)
+        labels = _labels(config, trained)
         popular = Popular(trained.counts).to(runtime.device)
         width = trained.options.max_history
         if "MostPopular" not in found:
             plain = dataclasses.replace(protocol, dial=(0.0,))
             found["MostPopular"] = score_users(popular, held, 1, labels, plain)
         with progress.task(f"scoring {path}", 1) as bar:
-            found[str(path)] = score_users(trained.model, held, width, labels, protocol)
+            found[str(path)] = score_users(trained.model, held, width, labels, protocol, runtime)
             bar.advance()
     return _result(config, found, len(held))
 
@@ -186,63 +203,80 @@ def _held(log: Log, trained: Trained, part: str) -> Held:
     return Held(held.users, histories, Sequences(aims, held.targets.starts))
 
 
-def _labels(config: EvalConfig, trained: Trained, runtime: Runtime) -> Labels | None:
+def _labels(config: EvalConfig, trained: Trained) -> Labels | None:
     items = trained.items
     if config.items is not None:
         items = read_items(config.items, items.names, config)
     labels = labels_of(items, config.category)
-    if labels is None:
-        if any(config.dial):
-            raise UsageError(
-                f"--diversity {config.diversity} needs categories",
-                "give --items FILE with a category column",
-            )
-        return None
-    return Labels(labels.values.to(runtime.device))
-
-
-def _mean(values: dict[str, Tensor], name: str) -> float:
-    return float(values[name].mean())
+    if labels is None and (any(config.dial) or config.plot is not None):
+        raise UsageError(
+            f"{'--diversity' if any(config.dial) else '--plot'} needs categories",
+            "give --items FILE with a category column",
+        )
+    return labels
 
 
 def _result(
     config: EvalConfig, found: dict[str, dict[float, dict[str, Tensor]]], users: int
 ) -> Result:
     metrics: dict[str, Any] = {"users": users, "ndcg": config.ndcg}
-    rows, curves = [], {}
-    names = [f"{metric}@{n}" for n in config.lengths for metric in METRICS]
-    first = next(iter(found.values()))[0.0]
-    names = [name for name in names if name in first]
     for model, dials in found.items():
-        metrics[model] = {}
-        for dial, values in dials.items():
-            means = {name: _mean(values, name) for name in values}
-            errors = {name: float(v.std() / max(1, len(v)) ** 0.5) for name, v in values.items()}
-            metrics[model][f"{dial:g}"] = {"mean": means, "standard_error": errors}
-            cells = [f"{100 * means[name]:.2f}" for name in names]
-            rows.append((model, f"{dial:g}", *cells))
-        longest = max(config.lengths)
-        curves[model] = [
-            (dial, 100 * _mean(v, f"diversity@{longest}"), 100 * _mean(v, f"recall@{longest}"))
-            for dial, v in dials.items()
-            if f"diversity@{longest}" in v
-        ]
+        metrics[model] = {f"{dial:g}": _statistics(values) for dial, values in dials.items()}
+    longest = max(config.lengths)
+    first = metrics[str(config.weights[0])][f"{config.dial[0]:g}"]
+    error = 100 * first["standard_error"][f"recall@{longest}"]
     outputs = {}
     if config.plot is not None:
-        if not any(curves.values()):
-            raise UsageError("--plot needs categories", "give --items FILE with a category column")
-        write_figure(config.plot, dial_plot(curves, max(config.lengths)))
+        write_figure(config.plot, dial_plot(_curves(metrics, found, longest), longest))
         outputs["plot"] = str(config.plot)
-    heads = [f"{SHORT[name.split('@')[0]]}@{name.split('@')[1]}" for name in names]
-    error = 100 * metrics[str(config.weights[0])][f"{config.dial[0]:g}"]["standard_error"][names[0]]
-    title = f"{users:,} users ({config.part}), %"
     return Result(
         inputs={"log": str(config.log), "part": config.part},
         outputs=outputs,
         metrics=metrics,
-        tables=(Table(title, ("model", "lambda", *heads), rows),),
+        tables=tuple(_table(config, metrics, found, users, length) for length in config.lengths),
         notes=(
             f"NDCG: {NDCG_NAMES[config.ndcg]}; recall over {config.recall_denominator}; "
-            f"standard error of {heads[0]} about {error:.1f} points",
+            f"standard error of R@{longest} about {error:.1f} points",
         ),
     )
+
+
+def _statistics(values: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Return means over users and their standard errors."""
+    return {
+        "mean": {name: float(value.mean()) for name, value in values.items()},
+        "standard_error": {
+            name: float(v.std(correction=0) / len(v) ** 0.5) for name, v in values.items()
+        },
+    }
+
+
+def _table(
+    config: EvalConfig,
+    metrics: dict[str, Any],
+    found: dict[str, dict[float, dict[str, Tensor]]],
+    users: int,
+    length: int,
+) -> Table:
+    rows = []
+    for model, dials in found.items():
+        for dial in dials:
+            means = metrics[model][f"{dial:g}"]["mean"]
+            cells = [means.get(f"{metric}@{length}") for metric in METRICS]
+            shown = ["-" if value is None else f"{100 * value:.2f}" for value in cells]
+            rows.append((model, f"{dial:g}", *shown))
+    heads = [f"{SHORT[metric]}@{length}" for metric in METRICS]
+    return Table(f"{users:,} users ({config.part}), %", ("model", "lambda", *heads), rows)
+
+
+def _curves(
+    metrics: dict[str, Any], found: dict[str, dict[float, dict[str, Tensor]]], length: int
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Return (lambda, diversity, recall) in percent for each model."""
+    curves: dict[str, list[tuple[float, float, float]]] = {}
+    for model, dials in found.items():
+        for dial in dials:
+            means = metrics[model][f"{dial:g}"]["mean"]
+            point = (dial, 100 * means[f"diversity@{length}"], 100 * means[f"recall@{length}"])
+            curves.setdefault(model, []).append(point)
+    return curves
