@@ -65,11 +65,12 @@ class Reconstructor:
         penalty = self.penalty(problem, strength)
         lipschitz = 1 + penalty.lipschitz
         options = self.options
+        # The proximal map of TV is inexact: momentum needs the energy to tell when it misleads.
+        watch = watch or self.ridge is None
         return accelerated_gradient(
             lambda x: problem.gradient(x) + penalty.gradient(x),
             start.clamp_min(0) if problem.positive else start,
             lipschitz=lipschitz,
-            strong_convexity=problem.convexity,
             project=lambda x: penalty.prox(x, 1 / lipschitz),
             energy=(lambda x: problem.energy(x) + penalty.energy(x)) if watch else None,
             tolerance=tolerance or options.tol,
@@ -165,23 +166,25 @@ class Reconstructor:
     def certify(self, problem: Problem, strength: float, solution: Solution) -> dict[str, Any]:
         """Return what is proven, or was checked, about the problem and its solution.
 
-        `distance` bounds ||x - x*|| of the image in its own units where the data term is strongly
-        convex. Elsewhere F(x) - F(x*) <= ||G|| * ||x - x*|| with the gradient mapping G;
-        `energy_gap` is that for a minimiser within ||x|| of x, relative to F(x).
+        With the gradient mapping G and an m-strongly convex data term, `distance` is the bound
+        (1/m - 1/L) ||G|| of ||x - x*||, in the image's own units. Where m = 0 it is None, and
+        F(x) - F(x*) <= ||G|| ||x - x*||: `energy_gap` is that for a minimiser within ||x|| of x,
+        relative to F(x).
         """
         rises = [b - a for a, b in zip(solution.energies, solution.energies[1:], strict=False)]
         final = solution.energies[-1]
-        distance = solution.distance
+        lipschitz, m = 1 + self.penalty(problem, strength).lipschitz, problem.convexity
+        distance = (1 / m - 1 / lipschitz) * solution.gradient_norm if m else None
         size = float(solution.x.norm())
         return {
             "convex": self._least_slope() >= 0,
             "adjoint_error": adjoint_error(problem),
-            "lipschitz_bound": 1 + self.penalty(problem, strength).lipschitz,
+            "lipschitz_bound": lipschitz,
             "largest_rise": max(0.0, *rises) / max(abs(final), 1e-30) if rises else 0.0,
             "energy_at_start": solution.energies[0],
             "energy": final,
             "gradient_norm": solution.gradient_norm,
-            "strong_convexity": problem.convexity,
+            "strong_convexity": m,
             "distance": None if distance is None else distance * problem.intensity,
             "energy_gap": solution.gradient_norm * size / max(abs(final), 1e-30),
         }

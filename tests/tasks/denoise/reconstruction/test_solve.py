@@ -20,7 +20,6 @@ from mlkit.tasks.denoise.reconstruction.solve import Reconstructor, adjoint_erro
 
 from .helpers import half_turn, phantom, problem, random, small_ridge
 
-
 SIZE = 16
 
 
