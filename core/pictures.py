@@ -126,7 +126,7 @@ def _with_ffmpeg(data: bytes) -> Array:
         raise ValueError(f"16-bit image cannot be decoded: {error}") from error
     if frame.format.name.startswith("ya16"):  # grey and alpha, which PyAV leaves to us
         kind = ">u2" if frame.format.name.endswith("be") else "<u2"
-        rows = np.frombuffer(frame.planes[0], kind).reshape(frame.height, -1, 2)
+        rows = np.frombuffer(bytes(frame.planes[0]), kind).reshape(frame.height, -1, 2)
         return rows[:, : frame.width].astype(np.uint16)
     array: Array = frame.to_ndarray()
     if array.dtype != np.uint16:

@@ -176,8 +176,8 @@ class ConvexRidge(nn.Module):
         """
         bound = self.ridge().lipschitz()
         if self.coefficients is not None and bound > 0:
-            self.coefficients /= bound
-            self.strength *= bound
+            self.coefficients.div_(bound)
+            self.strength.mul_(bound)
             self.lipschitz.fill_(1.0)
 
     def track_lipschitz(self, ridge: Ridge) -> Tensor:
