@@ -124,6 +124,10 @@ def _with_ffmpeg(data: bytes) -> Array:
             frame = next(container.decode(video=0))
     except (av.error.FFmpegError, StopIteration) as error:
         raise ValueError(f"16-bit image cannot be decoded: {error}") from error
+    if frame.format.name.startswith("ya16"):  # grey and alpha, which PyAV leaves to us
+        kind = ">u2" if frame.format.name.endswith("be") else "<u2"
+        rows = np.frombuffer(bytes(frame.planes[0]), kind).reshape(frame.height, -1, 2)
+        return rows[:, : frame.width].astype(np.uint16)
     array: Array = frame.to_ndarray()
     if array.dtype != np.uint16:
         raise ValueError(f"unknown 16-bit layout {frame.format.name}")
@@ -172,6 +176,9 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     lossy = suffix in (".jpg", ".jpeg", ".bmp")
     if picture.depth == 16 and suffix not in (".png", ".tif", ".tiff"):
         raise DataError(f"{suffix} cannot hold 16 bits per channel", "write .png or .tif")
+    grey_alpha = len(picture.planes) == 1 and picture.alpha is not None
+    if picture.depth == 16 and grey_alpha and suffix != ".png":
+        raise DataError(f"{suffix} cannot hold 16-bit grey with alpha", "write .png")
     if picture.alpha is not None and lossy:
         raise DataError(f"{suffix} cannot hold an alpha channel", "write .png, .webp or .tif")
     pixels = picture.pixels()

@@ -14,6 +14,7 @@ SCRIPTS = {
         ["--synthetic-images=16", "--iterations=5", "--repair-steps=4"],
         "top-1 of the small model: 0.",
     ),
+    "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
 }
 
 

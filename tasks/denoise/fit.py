@@ -169,6 +169,7 @@ def _open(config: TrainConfig) -> Prior:
         if config.tune_only:
             return given
         model = given.model
+        model.normalise()
     else:
         model = ConvexRidge(
             (8, config.channels),

@@ -14,7 +14,7 @@ import torch
 from mlkit.core.files import write_text
 from mlkit.core.results import versions
 
-BENCHMARKS = {"prune": "prune:compare"}
+BENCHMARKS = {"prune": "prune:compare", "denoise": "denoise:compare"}
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mlkit.core.errors import CheckpointError, DataError, DivergedError, InterruptedRun
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.core.runtime import start
-from mlkit.core.training import Run, fit, learning_rate, make_optimizer
+from mlkit.core.training import Objective, Run, fit, learning_rate, make_optimizer
 
 from . import training_script
 from .training_script import Points, Regression
@@ -250,3 +250,36 @@ def test_limit_uses_the_first_samples() -> None:
     fitted = fit(Regression(), Spying(), options, start(RunOptions(device="cpu")), method="prune")
     assert seen == set(range(8))
     assert fitted.steps == 2
+
+
+def test_parameters_may_learn_at_rates_of_their_own() -> None:
+    class Two(Objective):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.ParameterDict({"slow": torch.zeros(1), "fast": torch.zeros(1)})
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"loss": self.model["slow"].sum() + self.model["fast"].sum()}
+
+        def rates(self) -> dict[str, float]:
+            return {"fast": 10.0}
+
+    class Nothing:
+        def __len__(self) -> int:
+            return 4
+
+        def fetch(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+            return indices
+
+    options = TrainOptions(lr=0.1, schedule="constant", momentum=0, weight_decay=0, batch_size=4)
+    objective = Two()
+    fitted = fit(
+        objective,
+        Nothing(),
+        options.model_copy(update={"steps": 2}),
+        start(RunOptions()),
+        method="x",
+    )
+    assert objective.model["slow"].tolist() == pytest.approx([-0.2])
+    assert objective.model["fast"].tolist() == pytest.approx([-2])
+    assert fitted.history[-1]["lr"] == pytest.approx(0.1)

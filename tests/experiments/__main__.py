@@ -17,6 +17,11 @@ EXPERIMENTS = {
     "prune-recovery": "prune:recovery",
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
+    "denoise-bsd68": "denoise:bsd68",
+    "denoise-set12": "denoise:set12",
+    "denoise-cross": "denoise:cross",
+    "denoise-tv": "denoise:tv_weights",
+    "denoise-ablations": "denoise:ablations",
 }
 
 
