@@ -22,6 +22,10 @@ EXPERIMENTS = {
     "denoise-cross": "denoise:cross",
     "denoise-tv": "denoise:tv_weights",
     "denoise-ablations": "denoise:ablations",
+    "reconstruct-tune": "reconstruct:tune",
+    "reconstruct-ct": "reconstruct:ct",
+    "reconstruct-mri": "reconstruct:mri",
+    "reconstruct-mri-coils": "reconstruct:mri_coils",
 }
 
 
