@@ -208,8 +208,8 @@ def _solve(
 ) -> tuple[Tensor, int]:
     """Return the image of the prior, or of total variation without one, and the iterations."""
     options = SolveOptions(mu=mu, tol=TOLERANCES[kind], iterations=ITERATIONS)
-    tool = Reconstructor("tv" if ridge is None else "crr", ridge, options)
-    solution = tool.solve(case.problem, ratio * tool.usual_strength(case.problem), start)
+    tool = Reconstructor(kind.partition("-")[0], ridge, options)
+    solution = tool.solve(case.problem, ratio * tool.noise_strength(case.problem), start)
     return solution.x, solution.iterations
 
 

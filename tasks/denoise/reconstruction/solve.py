@@ -19,13 +19,27 @@ from .config import AUTO, DISCREPANCY, SolveOptions
 from .problem import Penalty, Problem, RidgePenalty, amplitude
 from .variation import TotalVariation
 
-# Strength times amplitude over the noise in the data term's gradient, and the scale inside of
-# the prior: best on the tuning images of `tests.experiments reconstruct-tune`.
-RIDGE_RATIO, RIDGE_MU = 1.0, 3.0
-TV_RATIO = 1.0
 ROUGH = 10.0  # while searching for a strength, tolerances may be this much wider
 MATCH = 0.02  # how well a misfit must meet the noise, relatively
 SEARCHES, REACH = 12, 1e3  # evaluations, and how far from the usual strength they may go
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `auto` means for an instrument: strengths as parts of `noise_strength`, and mu."""
+
+    crr: float
+    mu: float
+    tv: float
+
+
+# Best on tuning images: `python -m tests.experiments reconstruct-tune`.
+TUNED = {
+    "ct": Tuning(crr=0.25, mu=10.0, tv=0.7),
+    "mri": Tuning(crr=0.12, mu=20.0, tv=0.12),
+    "image": Tuning(crr=0.5, mu=10.0, tv=0.7),
+    "matrix": Tuning(crr=0.25, mu=10.0, tv=0.7),
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +51,12 @@ class Chosen:
 
 
 class Reconstructor:
-    """Minimises f + penalty for one method ("crr" or "tv") and one set of options."""
+    """Minimises f + penalty for an instrument; the penalty is TV where there is no `ridge`."""
 
-    def __init__(self, method: str, ridge: Ridge | None, options: SolveOptions) -> None:
-        self.method, self.options = method, options
-        self.mu = options.mu or RIDGE_MU
+    def __init__(self, instrument: str, ridge: Ridge | None, options: SolveOptions) -> None:
+        self.options, self.tuning = options, TUNED[instrument]
+        self.method = "tv" if ridge is None else "crr"
+        self.mu = options.mu or self.tuning.mu
         self.ridge = None if ridge is None else ridge.pruned()
 
     def penalty(self, problem: Problem, strength: float) -> Penalty:
@@ -114,11 +129,14 @@ class Reconstructor:
         return self.match_noise(problem, usual, start, progress)
 
     def usual_strength(self, problem: Problem) -> float:
-        """Return the strength that removes noise of this level best on the tuning images."""
-        noise = problem.gradient_noise()
-        if self.ridge is None:
-            return TV_RATIO * noise
-        return RIDGE_RATIO * noise / amplitude(self.ridge)
+        """Return the strength that was best on the tuning images, in proportion to the noise."""
+        ratio = self.tuning.tv if self.ridge is None else self.tuning.crr
+        return ratio * self.noise_strength(problem)
+
+    def noise_strength(self, problem: Problem) -> float:
+        """Return the strength with which the prior pushes as hard as the noise does."""
+        push = 1.0 if self.ridge is None else amplitude(self.ridge)
+        return problem.gradient_noise() / push
 
     def match_noise(
         self, problem: Problem, first: float, start: Tensor, progress: Progress
