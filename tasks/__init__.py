@@ -33,4 +33,12 @@ METHODS = (
         "images",
         True,
     ),
+    Method(
+        "reconstruct",
+        "denoise",
+        "Turn CT, MRI or other linear measurements into images with the prior of denoise.",
+        "sinograms, k-space, blurred or holey pictures (NPY, HDF5, TIFF, MAT, CFL, PNG)",
+        "images (NPY, TIFF, PNG)",
+        False,
+    ),
 )

@@ -15,6 +15,7 @@ SCRIPTS = {
         "top-1 of the small model: 0.",
     ),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
+    "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }
 
 

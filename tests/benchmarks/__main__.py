@@ -14,7 +14,11 @@ import torch
 from mlkit.core.files import write_text
 from mlkit.core.results import versions
 
-BENCHMARKS = {"prune": "prune:compare", "denoise": "denoise:compare"}
+BENCHMARKS = {
+    "prune": "prune:compare",
+    "denoise": "denoise:compare",
+    "reconstruct": "reconstruct:compare",
+}
 
 
 def main() -> None:

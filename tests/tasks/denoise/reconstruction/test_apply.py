@@ -17,12 +17,11 @@ from mlkit.core.progress import Silent
 from mlkit.tasks import denoise
 from mlkit.tasks.denoise.reconstruction.config import (
     CtConfig,
-    KspaceConfig,
     MatrixConfig,
     MriConfig,
     PictureConfig,
-    SinogramConfig,
 )
+from mlkit.tasks.denoise.reconstruction.simulation import KspaceConfig, SinogramConfig
 
 from .helpers import phantom, prior_file
 

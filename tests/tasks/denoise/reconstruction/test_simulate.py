@@ -12,7 +12,7 @@ from skimage.transform import resize
 from mlkit.core.errors import DataError, UsageError
 from mlkit.core.media import write_image
 from mlkit.core.options import RunOptions
-from mlkit.tasks.denoise.reconstruction.config import CtConfig, KspaceConfig, SinogramConfig
+from mlkit.tasks.denoise.reconstruction.config import CtConfig
 from mlkit.tasks.denoise.reconstruction.ct import read_ct
 from mlkit.tasks.denoise.reconstruction.simulate import (
     coil_maps,
@@ -20,6 +20,7 @@ from mlkit.tasks.denoise.reconstruction.simulate import (
     simulate_kspace,
     simulate_sinogram,
 )
+from mlkit.tasks.denoise.reconstruction.simulation import KspaceConfig, SinogramConfig
 
 from .helpers import phantom
 
