@@ -30,7 +30,7 @@ from .tuning import Point, tune
 
 HELD_OUT = 12  # images that choose the best weights where no others are given
 CROP = 256  # pixels of them that are looked at
-TUNING_CROP = 128
+TUNING_CROP = 96
 
 
 def train(

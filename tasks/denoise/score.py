@@ -22,7 +22,6 @@ from .config import EvalConfig
 from .data import read_grey
 from .model import Ridge
 from .problem import Denoising
-from .tuning import strength_and_scale
 from .tv import denoise_tv, tuned_weight
 
 Method = Callable[[Tensor], tuple[Tensor, int, bool]]
@@ -108,14 +107,7 @@ def _few_steps(prior: Prior, ridge: Ridge) -> Method:
 
 
 def _minimised(config: EvalConfig, sigma: float, prior: Prior, ridge: Ridge) -> Method:
-    if not prior.tuning and None in (config.lam, config.mu):
-        raise UsageError(
-            "these weights were never tuned, so lambda and mu are not known",
-            "pass --lambda and --mu, or tune: mlkit train denoise IMAGES --tune-only "
-            "--weights FILE -o DIR",
-        )
-    tuned = strength_and_scale(prior.tuning, sigma) if prior.tuning else (1.0, 1.0)
-    scaled = ridge.scaled(config.lam or tuned[0], config.mu or tuned[1])
+    scaled = ridge.scaled(*prior.parameters(sigma, config.lam, config.mu))
 
     def run(noisy: Tensor) -> tuple[Tensor, int, bool]:
         problem = Denoising.of(noisy, scaled)
