@@ -19,13 +19,14 @@ from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start, stream
+from ...core.runtime import Runtime, stream
 from ...core.training import Fitted, Run, fit
 from .checkpoint import Prior, load_prior, save_prior
 from .config import DenoiseTraining, TrainConfig
 from .data import Patches, read_grey, read_pictures
 from .losses import DenoisingObjective
 from .model import ConvexRidge
+from .problem import start_exact
 from .tuning import Point, tune
 
 HELD_OUT = 12  # images that choose the best weights where no others are given
@@ -45,7 +46,7 @@ def train(
     Raises `DataError` for unusable images, `CheckpointError` for weights that do not fit.
     """
     options, progress = options or DenoiseTraining(), progress or Silent()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options or RunOptions())
     run = Run(config.resume or config.out, resume=config.resume is not None)
     best = run.folder / "best.safetensors"
     if not run.resume and (run.state.exists() or best.exists()):

@@ -16,12 +16,12 @@ from ...core.metrics import psnr, ssim
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start, stream
+from ...core.runtime import Runtime, stream
 from .checkpoint import Prior, embedded_prior, load_prior
 from .config import EvalConfig
 from .data import read_grey
 from .model import Ridge
-from .problem import Denoising
+from .problem import Denoising, start_exact
 from .tv import denoise_tv, tuned_weight
 
 Method = Callable[[Tensor], tuple[Tensor, int, bool]]
@@ -47,7 +47,7 @@ def evaluate(
     when a result did not converge (unless `best_effort`).
     """
     progress = progress or Silent()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options or RunOptions())
     paths = find_images(config.data)[: config.limit or None]
     own = load_prior(config.weights) if config.weights else None
     scores: dict[float, dict[str, list[Score]]] = {}
