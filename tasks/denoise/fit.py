@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from .tuning import Point, tune
 
 HELD_OUT = 12  # images that choose the best weights where no others are given
 CROP = 256  # pixels of them that are looked at
-TUNING_CROP = 96
+TUNING_CROP, TUNING_IMAGES = 96, 6  # every minimisation of the search is on all of them
 
 
 def train(
@@ -122,7 +123,8 @@ def _tune(
     model: ConvexRidge, paths: Sequence[Path], levels: Sequence[float], progress: Progress
 ) -> list[Point]:
     """Return lambda and mu for each noise level, chosen on the centres of images."""
-    pictures = [read_grey(path) for path in paths]
+    chosen = paths[:: math.ceil(len(paths) / TUNING_IMAGES)]
+    pictures = [read_grey(path) for path in chosen]
     side = min(TUNING_CROP, *(min(picture.shape) for picture in pictures))
     clean = torch.stack([_centre(picture, side) for picture in pictures])[:, None] / 255
     with torch.no_grad():

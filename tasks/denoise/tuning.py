@@ -19,7 +19,7 @@ Point = dict[str, float]
 LEVELS = (5.0, 15.0, 25.0, 50.0)
 LARGEST_SCALE = 20.0
 FINEST = 1.15
-TOLERANCE = 3e-3  # of a solution during the search: far below the noise that is left
+TOLERANCE = 1e-3  # of a solution during the search; costs a few hundredths of a dB
 
 
 def interpolate(points: Sequence[tuple[float, float]], at: float) -> float:
@@ -89,7 +89,7 @@ def tune(
     with (progress or Silent()).task("tuning", len(levels)) as task:
         for sigma in sorted(levels, key=lambda level: abs(level - middle)):
             score = _Score(ridge, clean, sigma)
-            start, factors = (0.5 * sigma, 5.0), (3.0, 3.0)
+            start, factors = (0.2 * sigma / ridge.lipschitz(), 10.0), (2.0, 2.0)
             if sigma != middle:
                 near = found[middle]
                 start, factors = (near["strength"] * sigma / middle, near["scale"]), (1.5, 1.0)
