@@ -36,6 +36,8 @@ def plan_images(inputs: Sequence[Path], out: Path, options: BatchOptions) -> lis
     when an output exists or a folder holds no images.
     """
     folders = [path for path in inputs if path.is_dir()]
+    if len(inputs) == 1 and inputs[0] != STREAM and not inputs[0].exists():
+        raise DataError(f"{inputs[0]} does not exist", "give image files, or folders of them")
     if len(inputs) == 1 and not folders:
         target = out / inputs[0].name if out.is_dir() and inputs[0] != STREAM else out
         jobs = [Job(inputs[0], target, alone=True)]

@@ -24,10 +24,11 @@ from ...core.pictures import (
 )
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
-from ...core.runtime import memory_errors, start
+from ...core.runtime import memory_errors
 from .certificate import Certificate
 from .config import DenoiseConfig
 from .denoiser import Denoiser
+from .problem import start_exact
 
 SHOWN = 20  # rows of the table for people
 PROOFS = 3  # certificates that are shown
@@ -56,7 +57,7 @@ def denoise(
     batch, progress = batch or BatchOptions(), progress or Silent()
     jobs = plan_images(config.inputs, _target(config), batch)
     _check(config, jobs)
-    tool = Denoiser(config, start(run_options or RunOptions()), progress)
+    tool = Denoiser(config, start_exact(run_options or RunOptions()), progress)
     records: dict[str, dict[str, Any]] = {}
     pictures: dict[str, Picture] = {}
     streams: list[bytes] = []

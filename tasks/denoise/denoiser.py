@@ -21,7 +21,6 @@ from .config import DenoiseConfig
 from .model import Ridge
 from .noise import SMALLEST, estimate_sigma
 from .problem import Denoising
-from .tuning import strength_and_scale
 from .tv import denoise_tv, tuned_weight
 
 GREY = 255  # levels; noise is measured in these, whatever the depth of the file
@@ -89,7 +88,8 @@ class Denoiser:
     def _minimise(
         self, planes: Tensor, sigma: float, prior: Prior, ridge: Ridge, name: str
     ) -> Outcome:
-        strength, scale = self._parameters(prior, sigma)
+        strength, scale = prior.parameters(sigma, self.config.lam, self.config.mu)
+        strength *= self.config.strength
         problem = Denoising.of(planes, ridge.scaled(strength, scale))
         solution = problem.solve(
             tolerance=self.config.tol,
@@ -111,18 +111,6 @@ class Denoiser:
         }
         proofs = (certify(problem, solution),) if self.config.certify else ()
         return Outcome(problem.crop(solution.x), record, proofs)
-
-    def _parameters(self, prior: Prior, sigma: float) -> tuple[float, float]:
-        """Return lambda and mu: the user's, else the tuned ones."""
-        given = self.config.lam, self.config.mu
-        if not prior.tuning and None in given:
-            raise UsageError(
-                "these weights were never tuned, so lambda and mu are not known",
-                "pass --lambda and --mu, or tune: mlkit train denoise IMAGES --tune-only "
-                "--weights FILE -o DIR",
-            )
-        tuned = strength_and_scale(prior.tuning, sigma) if prior.tuning else (1.0, 1.0)
-        return (given[0] or tuned[0]) * self.config.strength, given[1] or tuned[1]
 
     @torch.no_grad()
     def _steps(self, planes: Tensor, prior: Prior, ridge: Ridge) -> Outcome:

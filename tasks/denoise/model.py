@@ -179,6 +179,7 @@ class ConvexRidge(nn.Module):
             self.coefficients.div_(bound)
             self.strength.mul_(bound)
             self.lipschitz.fill_(1.0)
+            self.image.copy_(torch.rand_like(self.image))
 
     def track_lipschitz(self, ridge: Ridge) -> Tensor:
         """Return the Lipschitz constant of grad R, differentiable, from two power steps."""
@@ -187,7 +188,8 @@ class ConvexRidge(nn.Module):
         u = ridge._bound(u)
         norm = u.norm().clamp(min=0.1)
         with torch.no_grad():
-            self.image.copy_(u)
+            if bool(u.any()):  # flat splines, as at the start, would erase the image for ever
+                self.image.copy_(u)
             self.lipschitz.copy_(norm)
         return norm
 

@@ -148,6 +148,7 @@ def test_what_is_not_converged_exits_3_unless_accepted(
         (["--plot", "plot.xyz"], 2, "unknown image format"),
         (["--weights", "none.safetensors"], 4, "does not exist"),
         (["--sigmma", "5"], 2, "--sigmma"),
+        (["--precision", "bf16"], 2, "fp32 only"),
     ],
 )
 def test_wrong_options(

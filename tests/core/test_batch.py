@@ -44,6 +44,8 @@ def test_clashes_are_refused(photos: Path, tmp_path: Path) -> None:
         plan_images([photos], photos, BatchOptions(overwrite=True))
     with pytest.raises(UsageError, match="one file"):
         plan_images([photos, STREAM], tmp_path / "out", PLAIN)
+    with pytest.raises(DataError, match="does not exist"):
+        plan_images([tmp_path / "none"], tmp_path / "out", PLAIN)
     with pytest.raises(UsageError, match="is a file"):
         plan_images([photos], photos / "a.png", PLAIN)
 

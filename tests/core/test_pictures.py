@@ -98,6 +98,13 @@ def test_jpeg_and_webp(tmp_path: Path) -> None:
         assert found.icc == PROFILE
 
 
+@pytest.mark.parametrize(("suffix", "channels"), [(".ppm", 3), (".pgm", 1), (".bmp", 3)])
+def test_plain_formats(tmp_path: Path, suffix: str, channels: int) -> None:
+    picture = random_picture(channels, 8, False)
+    write_picture(tmp_path / f"p{suffix}", picture)
+    np.testing.assert_array_equal(read_picture(tmp_path / f"p{suffix}").pixels(), picture.pixels())
+
+
 def test_what_a_format_cannot_hold_is_refused() -> None:
     with pytest.raises(DataError, match="16 bits"):
         encode_picture(random_picture(3, 16, False), ".jpg")

@@ -239,6 +239,18 @@ def test_the_tracked_lipschitz_constant_approaches_the_bound() -> None:
 
 
 @torch.no_grad()
+def test_tracking_survives_flat_splines() -> None:
+    """At the start all slopes are 0; the constant must be found once they are not."""
+    model = ConvexRidge((3, 6), 5).train()
+    assert float(model.track_lipschitz(model.ridge())) == pytest.approx(0.1)
+    model.coefficients.copy_(random_model().coefficients)  # type: ignore[union-attr, arg-type]
+    for _ in range(60):
+        model.track_lipschitz(model.ridge())
+    bound = model.ridge().lipschitz()
+    assert 0.8 * bound <= float(model.lipschitz) <= bound
+
+
+@torch.no_grad()
 def test_normalising_keeps_the_problem() -> None:
     model = random_model().double()
     x, before, strength = picture(), model.ridge(), model.strength.clone()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_equal_to_a_reference_solver() -> None:
     coarse = task.solve(tolerance=1e-3)
     assert coarse.distance is not None
     assert float((coarse.x - expected).norm()) <= coarse.distance
+
+
+def test_single_precision_and_tiles_change_next_to_nothing() -> None:
+    task = problem()
+    expected = task.solve(tolerance=1e-9, iterations=5000).x
+    single = replace(task, y=task.y.float(), ridge=task.ridge.to(torch.float32))
+    tiled = replace(single, ridge=replace(single.ridge, tile=16))
+    for candidate in (single, tiled):
+        found = candidate.solve(tolerance=1e-5)
+        assert found.converged
+        assert float((found.x - expected).norm()) <= 1.5e-5 * float(expected.norm())
 
 
 def test_acceleration_and_adaptive_descent_reach_the_same_energy() -> None:
@@ -158,8 +170,6 @@ def test_the_certificate() -> None:
 
 
 def test_the_certificate_can_fail() -> None:
-    from dataclasses import replace
-
     task = problem()
     solution = task.solve(tolerance=1e-5, record=True)
     values = task.ridge.activation.values.clone()  # type: ignore[attr-defined]
