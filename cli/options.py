@@ -145,10 +145,12 @@ def _command_line_type(annotation: Any) -> tuple[Any, bool]:
     """
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
-        inner = [arg for arg in get_args(annotation) if arg is not type(None)]
-        return _command_line_type(inner[0])
+        kinds = [arg for arg in get_args(annotation) if arg is not type(None)]
+        return _command_line_type(kinds[0])
     if origin is tuple:
-        return _command_line_type(get_args(annotation)[0])[0], True
+        inner, _ = _command_line_type(get_args(annotation)[0])
+        # typer knows no lists of literals; the configuration checks the words.
+        return (str if get_origin(inner) is Literal else inner), True
     if origin is Literal:
         return annotation, False
     return (str if annotation is Path else annotation), False

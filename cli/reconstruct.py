@@ -6,12 +6,11 @@ from ..core.options import RunOptions
 from ..tasks import denoise as method
 from ..tasks.denoise.reconstruction.config import (
     CtConfig,
-    KspaceConfig,
     MatrixConfig,
     MriConfig,
     PictureConfig,
-    SinogramConfig,
 )
+from ..tasks.denoise.reconstruction.simulation import KspaceConfig, SinogramConfig
 from .output import Session
 
 

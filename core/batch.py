@@ -18,10 +18,14 @@ STREAM = Path("-")
 
 @dataclass(frozen=True)
 class Job:
-    """One input file and where its result goes (`-` is standard input or output)."""
+    """One input file and where its result goes (`-` is standard input or output).
+
+    `alone` is the only file that was asked for.
+    """
 
     source: Path
     target: Path
+    alone: bool = False
 
 
 def plan_images(inputs: Sequence[Path], out: Path, options: BatchOptions) -> list[Job]:
@@ -32,9 +36,11 @@ def plan_images(inputs: Sequence[Path], out: Path, options: BatchOptions) -> lis
     when an output exists or a folder holds no images.
     """
     folders = [path for path in inputs if path.is_dir()]
+    if len(inputs) == 1 and inputs[0] != STREAM and not inputs[0].exists():
+        raise DataError(f"{inputs[0]} does not exist", "give image files, or folders of them")
     if len(inputs) == 1 and not folders:
         target = out / inputs[0].name if out.is_dir() and inputs[0] != STREAM else out
-        jobs = [Job(inputs[0], target)]
+        jobs = [Job(inputs[0], target, alone=True)]
     else:
         if STREAM in inputs or out == STREAM:
             raise UsageError("- stands for one file", "give a folder with --out for several")
@@ -78,8 +84,8 @@ def run_jobs(
 ) -> dict[str, str]:
     """Do every job and return the reasons of those that failed, by input.
 
-    A `DataError` skips the file with a warning; with `--strict`, or when there is one file
-    only, it is raised.
+    A `DataError` skips the file with a warning; with `--strict`, or for a file that was asked
+    for alone, it is raised.
     """
     failures: dict[str, str] = {}
     with progress.task(title, len(jobs)) as task:
@@ -87,7 +93,7 @@ def run_jobs(
             try:
                 work(job)
             except DataError as error:
-                if options.strict or len(jobs) == 1:
+                if options.strict or job.alone:
                     raise
                 failures[str(job.source)] = error.message
                 progress.warn(f"skipped: {error.message}")

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp")
+WRITABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
+_NO_ALPHA = (".jpg", ".jpeg", ".bmp", ".ppm", ".pgm")
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".pgm": "PPM"}
 _ORIENTATION, _BITS_PER_SAMPLE, _ICC = 0x0112, 258, 34675
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -74,6 +76,8 @@ def read_picture(path: str | Path) -> Picture:
             return _decode(image, data, name)
     except FileNotFoundError as error:
         raise DataError(f"{name} does not exist") from error
+    except pillow.UnidentifiedImageError as error:
+        raise DataError(f"{name} is not a readable image (unknown format)") from error
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name} is not a readable image ({reason})") from error
@@ -124,6 +128,10 @@ def _with_ffmpeg(data: bytes) -> Array:
             frame = next(container.decode(video=0))
     except (av.error.FFmpegError, StopIteration) as error:
         raise ValueError(f"16-bit image cannot be decoded: {error}") from error
+    if frame.format.name.startswith("ya16"):  # grey and alpha, which PyAV leaves to us
+        kind = ">u2" if frame.format.name.endswith("be") else "<u2"
+        rows = np.frombuffer(bytes(frame.planes[0]), kind).reshape(frame.height, -1, 2)
+        return rows[:, : frame.width].astype(np.uint16)
     array: Array = frame.to_ndarray()
     if array.dtype != np.uint16:
         raise ValueError(f"unknown 16-bit layout {frame.format.name}")
@@ -159,7 +167,7 @@ def check_format(path: Path, name: str = "--out") -> None:
 def write_picture(path: str | Path, picture: Picture) -> None:
     """Write a picture in the format of the ending of `path`, in one step.
 
-    16 bit fits into PNG and TIFF, alpha into all but JPEG and BMP. Raises `DataError` where
+    16 bit fits into PNG and TIFF, alpha into PNG, TIFF and WebP. Raises `DataError` where
     something would be lost.
     """
     write_bytes(path, encode_picture(picture, Path(path).suffix.lower()))
@@ -169,10 +177,12 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
     """Return the bytes of an image file in the format of `suffix` (see `write_picture`)."""
     from PIL import Image as pillow
 
-    lossy = suffix in (".jpg", ".jpeg", ".bmp")
     if picture.depth == 16 and suffix not in (".png", ".tif", ".tiff"):
         raise DataError(f"{suffix} cannot hold 16 bits per channel", "write .png or .tif")
-    if picture.alpha is not None and lossy:
+    grey_alpha = len(picture.planes) == 1 and picture.alpha is not None
+    if picture.depth == 16 and grey_alpha and suffix != ".png":
+        raise DataError(f"{suffix} cannot hold 16-bit grey with alpha", "write .png")
+    if picture.alpha is not None and suffix in _NO_ALPHA:
         raise DataError(f"{suffix} cannot hold an alpha channel", "write .png, .webp or .tif")
     pixels = picture.pixels()
     if picture.depth == 16:
@@ -180,13 +190,13 @@ def encode_picture(picture: Picture, suffix: str) -> bytes:
         return encode(pixels, picture.icc)
     buffer = io.BytesIO()
     image = pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    form = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}.get(suffix)
+    form = _FORMATS.get(suffix, suffix[1:].upper())
     settings: dict[str, Any] = {"icc_profile": picture.icc} if picture.icc else {}
     if form == "JPEG":
         settings |= {"quality": 95, "subsampling": 0}
     if suffix == ".webp":
         settings["lossless"] = True
-    image.save(buffer, form or suffix[1:].upper(), **settings)
+    image.save(buffer, form, **settings)
     return buffer.getvalue()
 
 

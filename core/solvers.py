@@ -21,6 +21,7 @@ Map = Callable[[Tensor], Tensor]
 
 # A rise of the energy below this part of its value is rounding.
 ROUNDING = 1e-6
+_FIRST_STEP = 1e-5  # of the adaptive method, which grows it
 # Steps that must all be short: right after a restart a single one is, however far the goal.
 PATIENCE = 20
 
@@ -31,7 +32,7 @@ class Solution:
 
     `change` is ||x_k - x_(k-1)|| / ||x_k|| of the last step. `gradient_norm` is the norm of the
     gradient mapping (z - P(z - a*grad f(z))) / a at the point z of the last step; without a
-    projection that is the gradient's norm. `distance` bounds ||x - x*|| where the problem is
+    projection that is a gradient's norm. `distance` bounds ||x - x*|| where the problem is
     strongly convex (None elsewhere). `energies` holds f at the start and after each step, where
     an energy was given; `restarts` counts how often the momentum was dropped.
     """
@@ -111,37 +112,33 @@ def adaptive_gradient(
 ) -> Solution:
     """Minimise a smooth convex f by gradient steps whose size follows the local curvature.
 
-    Needs no Lipschitz constant; see `accelerated_gradient` for the arguments. With a projection
-    it is a heuristic without a proof, and the energy may rise in single steps.
+    Needs no Lipschitz constant; see `accelerated_gradient` for the arguments. The bound of the
+    distance is ||grad f(x)|| / m. With a projection the method is a heuristic without a proof:
+    no bound is given, and the relative change of a step decides.
     Source: Malitsky, Mishchenko, "Adaptive Gradient Descent without Descent", ICML 2020.
     """
-    project = project or _identity
-    watch = _Watch(tolerance, 1 / strong_convexity if strong_convexity else None)
+    exact = project is None
+    watch = _Watch(tolerance, 1 / strong_convexity if strong_convexity and exact else None)
     energies = [energy(start)] if energy else []
     step, theta, k = _FIRST_STEP, math.inf, 0
     x, slope = start, gradient(start)
     with (progress or Silent()).task(title, iterations) as task:
         for k in range(1, iterations + 1):
-            new = project(x - step * slope)
-            watch.measure(x, x, new, step, k)
+            new = x - step * slope if project is None else project(x - step * slope)
+            before, slope = slope, gradient(new)
+            watch.measure(x, x, new, step, k, slope if exact else None)
             task.advance(1, watch.note)
             if energy:
                 energies.append(energy(new))
-            moved, before = new - x, slope
-            x = new
+            moved, x = float((new - x).norm()), new
             if watch.converged and k > 1:  # the first step is tiny by choice
                 break
-            slope = gradient(x)
             bend = 2 * float((slope - before).norm())
-            longest = float(moved.norm()) / bend if bend > 0 else math.inf
-            longer = min(math.sqrt(1 + theta) * step, longest)
-            if not math.isfinite(longer):  # constant gradient so far: any step is right
+            longer = min(math.sqrt(1 + theta) * step, moved / bend if bend > 0 else math.inf)
+            if not math.isfinite(longer):  # the gradient has been constant so far
                 longer = 2 * step
             step, theta = longer, longer / step
     return watch.solution(x, k, 0, energies)
-
-
-_FIRST_STEP = 1e-5
 
 
 def _identity(x: Tensor) -> Tensor:
@@ -176,12 +173,18 @@ class _Watch:
         self.converged = False
         self.recent: deque[float] = deque([math.inf], PATIENCE)
 
-    def measure(self, x: Tensor, z: Tensor, new: Tensor, step: float, k: int) -> bool:
-        """Measure the step from `z` to `new`; return True when the momentum points uphill."""
+    def measure(
+        self, x: Tensor, z: Tensor, new: Tensor, step: float, k: int, slope: Tensor | None = None
+    ) -> bool:
+        """Measure the step from `z` to `new`; return True when the momentum points uphill.
+
+        `slope` is the gradient at `new`, where it stands for the gradient mapping at `z`.
+        """
         moved, back = new - x, z - new
+        mapping = back.norm() / step if slope is None else slope.norm()
         # One transfer from the device for all four numbers.
         numbers = torch.stack(
-            [moved.norm(), back.norm(), new.norm(), (back * moved).sum().to(new.dtype)]
+            [moved.norm(), mapping, new.norm(), (back * moved).sum().to(new.dtype)]
         ).tolist()
         if not all(map(math.isfinite, numbers)):
             raise DivergedError(
@@ -189,7 +192,7 @@ class _Watch:
                 "the step is too long: the Lipschitz constant in use is too small",
             )
         length = max(numbers[2], torch.finfo(new.dtype).tiny)
-        self.change, self.size = numbers[0] / length, numbers[1] / step
+        self.change, self.size = numbers[0] / length, numbers[1]
         self.distance = None if self.factor is None else self.factor * self.size
         self.recent.append(self.change)
         reached = max(self.recent) if self.distance is None else self.distance / length

@@ -34,6 +34,14 @@ METHODS = (
         True,
     ),
     Method(
+        "reconstruct",
+        "denoise",
+        "Turn CT, MRI or other linear measurements into images with the prior of denoise.",
+        "sinograms, k-space, blurred or holey pictures (NPY, HDF5, TIFF, MAT, CFL, PNG)",
+        "images (NPY, TIFF, PNG)",
+        False,
+    ),
+    Method(
         "recommend",
         "recommend",
         "Recommend items from several interests per user, with a dial for diversity.",

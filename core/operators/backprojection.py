@@ -35,46 +35,49 @@ def filtered_backprojection(
     weighted = sinogram * _like(_ray_weights(beam), sinogram)
     filtered = _filter(weighted, beam, window)
     shares = _view_shares(beam) if isinstance(beam, FanBeam) else _view_shares(beam, math.pi)
-    image = sinogram.new_zeros(len(sinogram), math.prod(image_shape))
-    y, x = _pixels(image_shape, pixel)
+    image = sinogram.new_zeros(len(sinogram), *image_shape)
+    y, x = (_like(axis, sinogram) for axis in _axes(image_shape, pixel))
     for view, angle in enumerate(beam.angles):
         places, factors = _landing(beam, angle, x, y)
-        image += float(shares[view]) * _read(filtered[:, view], places) * _like(factors, image)
-    return image.reshape(-1, 1, *image_shape)
+        seen = _read(filtered[:, view], places)
+        image += seen * (factors * float(shares[view]))
+    return image[:, None]
 
 
 def _like(values: Array, tensor: Tensor) -> Tensor:
     return torch.from_numpy(values).to(tensor)
 
 
-def _pixels(shape: Sequence[int], pixel: float) -> tuple[Array, Array]:
+def _axes(shape: Sequence[int], pixel: float) -> tuple[Array, Array]:
+    """Return the heights (H, 1) of the rows of pixels, and the positions (1, W) of the columns."""
     height, width = shape
-    y = ((height - 1) / 2 - np.arange(height)) * pixel
-    x = (np.arange(width) - (width - 1) / 2) * pixel
-    return np.repeat(y, width), np.tile(x, height)
+    y = ((height - 1) / 2 - np.arange(height, dtype=np.float64)) * pixel
+    x = (np.arange(width, dtype=np.float64) - (width - 1) / 2) * pixel
+    return y[:, None], x[None]
 
 
-def _landing(beam: Beam, angle: float, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return the detector bin on which each pixel's ray falls, and the pixel's weight there."""
+def _landing(beam: Beam, angle: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Return the detector bin (H, W) on which each pixel's ray falls, and its weight there."""
     centre = (beam.bins - 1) / 2 if beam.centre is None else beam.centre
     along = x * math.cos(angle) + y * math.sin(angle)
     if not isinstance(beam, FanBeam):
-        return along / beam.bin_width + centre, np.ones(1)
+        return along / beam.bin_width + centre, 1.0
     depth = y * math.cos(angle) - x * math.sin(angle) + beam.source
     if beam.shape == "flat":
         return beam.detector * along / depth / beam.bin_width + centre, (beam.source / depth) ** 2
-    places = np.arctan2(along, depth) * beam.detector / beam.bin_width + centre
+    places = torch.atan2(along, depth) * beam.detector / beam.bin_width + centre
     return places, 1 / (along**2 + depth**2)
 
 
-def _read(rows: Tensor, places: Array) -> Tensor:
-    """Interpolate rows (B, bins) linearly at `places` (pixels,); outside the detector is 0."""
+def _read(rows: Tensor, places: Tensor) -> Tensor:
+    """Interpolate rows (B, bins) linearly at `places` (H, W); outside the detector is 0."""
+    bins = rows.shape[1]
     padded = torch.nn.functional.pad(rows, (1, 1))
-    inside = np.clip(places + 1, 0, rows.shape[1] + 1)
-    lower = np.minimum(np.floor(inside), rows.shape[1]).astype(np.int64)
-    fraction = _like(inside - lower, rows)
-    left = torch.from_numpy(lower).to(rows.device)
-    return torch.lerp(padded[:, left], padded[:, left + 1], fraction)
+    inside = (places + 1).clamp_(0, bins + 1)
+    lower = inside.to(torch.int32).clamp_(max=bins)
+    values = padded.index_select(1, lower.flatten()).view(-1, *places.shape)
+    rises = padded.diff(dim=1).index_select(1, lower.flatten()).view(-1, *places.shape)
+    return torch.addcmul(values, rises, inside - lower)
 
 
 def _filter(sinogram: Tensor, beam: Beam, window: Window) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from ...core import checkpoint
-from ...core.errors import CheckpointError
+from ...core.errors import CheckpointError, UsageError
 from .model import ConvexRidge, StepRule
-from .tuning import Point
+from .tuning import Point, strength_and_scale
 
 WEIGHTS = Path(__file__).parent / "weights"
 # Two embedded priors, by the noise (grey levels) that they were trained at.
@@ -46,6 +46,22 @@ class Prior:
     rule: StepRule
     sigma: float
     tuning: list[Point] = field(default_factory=list)
+
+    def parameters(
+        self, sigma: float, strength: float | None = None, scale: float | None = None
+    ) -> tuple[float, float]:
+        """Return lambda and mu for noise of `sigma` grey levels: the given ones, else the tuned.
+
+        Raises `UsageError` when one is needed and the prior was never tuned.
+        """
+        if not self.tuning and (strength is None or scale is None):
+            raise UsageError(
+                "these weights were never tuned, so lambda and mu are not known",
+                "pass --lambda and --mu, or tune: mlkit train denoise IMAGES --tune-only "
+                "--weights FILE -o DIR",
+            )
+        tuned = strength_and_scale(self.tuning, sigma) if self.tuning else (1.0, 1.0)
+        return strength or tuned[0], scale or tuned[1]
 
 
 def save_prior(path: Path, prior: Prior, content: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +20,19 @@ from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start, stream
+from ...core.runtime import Runtime, stream
 from ...core.training import Fitted, Run, fit
 from .checkpoint import Prior, load_prior, save_prior
 from .config import DenoiseTraining, TrainConfig
 from .data import Patches, read_grey, read_pictures
 from .losses import DenoisingObjective
 from .model import ConvexRidge
+from .problem import start_exact
 from .tuning import Point, tune
 
 HELD_OUT = 12  # images that choose the best weights where no others are given
 CROP = 256  # pixels of them that are looked at
-TUNING_CROP = 128
+TUNING_CROP, TUNING_IMAGES = 96, 6  # every minimisation of the search is on all of them
 
 
 def train(
@@ -45,7 +47,7 @@ def train(
     Raises `DataError` for unusable images, `CheckpointError` for weights that do not fit.
     """
     options, progress = options or DenoiseTraining(), progress or Silent()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options or RunOptions())
     run = Run(config.resume or config.out, resume=config.resume is not None)
     best = run.folder / "best.safetensors"
     if not run.resume and (run.state.exists() or best.exists()):
@@ -121,7 +123,8 @@ def _tune(
     model: ConvexRidge, paths: Sequence[Path], levels: Sequence[float], progress: Progress
 ) -> list[Point]:
     """Return lambda and mu for each noise level, chosen on the centres of images."""
-    pictures = [read_grey(path) for path in paths]
+    chosen = paths[:: math.ceil(len(paths) / TUNING_IMAGES)]
+    pictures = [read_grey(path) for path in chosen]
     side = min(TUNING_CROP, *(min(picture.shape) for picture in pictures))
     clean = torch.stack([_centre(picture, side) for picture in pictures])[:, None] / 255
     with torch.no_grad():
@@ -169,6 +172,7 @@ def _open(config: TrainConfig) -> Prior:
         if config.tune_only:
             return given
         model = given.model
+        model.normalise()
     else:
         model = ConvexRidge(
             (8, config.channels),

@@ -27,6 +27,7 @@ class DenoisingObjective(Objective):
         self.model = model
         self.steps, self.rule = steps, rule
         self.weight = tv2 * sigma
+        model.strength.requires_grad_(steps > 1)  # it cancels in the first step
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Return the losses on noisy and clean patches, both (B, 1, H, W)."""

@@ -58,8 +58,10 @@ class Ridge:
 
     def energy(self, x: Tensor) -> Tensor:
         """Return R(x) of each image (B,), summed in float64."""
-        # Summed over channels first: the tiles' overlaps must not count twice.
-        density = in_tiles(x, self.tile, self.margin, self._density)
+        if torch.is_grad_enabled():
+            density = self._density(x)
+        else:
+            density = in_tiles(x, self.tile, self.margin, self._density)
         return density.sum((1, 2, 3), dtype=torch.float64)
 
     def scaled(self, strength: float, scale: float) -> Ridge:
@@ -166,6 +168,19 @@ class ConvexRidge(nn.Module):
             return Ridge(kernel, Rectifiers(self.bias))
         return Ridge(kernel, LinearSplines(project(self.coefficients), SPAN))
 
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Scale R so that its gradient is Lipschitz with constant 1; `strength` makes up for it.
+
+        The minimisers stay the same. In training, a constant below 0.1 would be taken as 0.1.
+        """
+        bound = self.ridge().lipschitz()
+        if self.coefficients is not None and bound > 0:
+            self.coefficients.div_(bound)
+            self.strength.mul_(bound)
+            self.lipschitz.fill_(1.0)
+            self.image.copy_(torch.rand_like(self.image))
+
     def track_lipschitz(self, ridge: Ridge) -> Tensor:
         """Return the Lipschitz constant of grad R, differentiable, from two power steps."""
         with torch.no_grad():
@@ -173,7 +188,8 @@ class ConvexRidge(nn.Module):
         u = ridge._bound(u)
         norm = u.norm().clamp(min=0.1)
         with torch.no_grad():
-            self.image.copy_(u)
+            if bool(u.any()):  # flat splines, as at the start, would erase the image for ever
+                self.image.copy_(u)
             self.lipschitz.copy_(norm)
         return norm
 

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...core.errors import UsageError
+from ...core.options import RunOptions
 from ...core.progress import Progress
+from ...core.runtime import Runtime, start
 from ...core.solvers import Solution, accelerated_gradient
 from .model import Ridge
 
 STRONG_CONVEXITY = 1.0
+
+
+def start_exact(options: RunOptions) -> Runtime:
+    """Start the run; its bounds and transforms need 32 bits. Raises `UsageError` for fewer."""
+    if options.precision != "fp32":
+        raise UsageError(f"--precision {options.precision}: denoise computes in fp32 only")
+    return start(options)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ from ...core.metrics import psnr, ssim
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start, stream
+from ...core.runtime import Runtime, stream
 from .checkpoint import Prior, embedded_prior, load_prior
 from .config import EvalConfig
 from .data import read_grey
 from .model import Ridge
-from .problem import Denoising
-from .tuning import strength_and_scale
+from .problem import Denoising, start_exact
 from .tv import denoise_tv, tuned_weight
 
 Method = Callable[[Tensor], tuple[Tensor, int, bool]]
@@ -48,7 +47,7 @@ def evaluate(
     when a result did not converge (unless `best_effort`).
     """
     progress = progress or Silent()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options or RunOptions())
     paths = find_images(config.data)[: config.limit or None]
     own = load_prior(config.weights) if config.weights else None
     scores: dict[float, dict[str, list[Score]]] = {}
@@ -108,14 +107,7 @@ def _few_steps(prior: Prior, ridge: Ridge) -> Method:
 
 
 def _minimised(config: EvalConfig, sigma: float, prior: Prior, ridge: Ridge) -> Method:
-    if not prior.tuning and None in (config.lam, config.mu):
-        raise UsageError(
-            "these weights were never tuned, so lambda and mu are not known",
-            "pass --lambda and --mu, or tune: mlkit train denoise IMAGES --tune-only "
-            "--weights FILE -o DIR",
-        )
-    tuned = strength_and_scale(prior.tuning, sigma) if prior.tuning else (1.0, 1.0)
-    scaled = ridge.scaled(config.lam or tuned[0], config.mu or tuned[1])
+    scaled = ridge.scaled(*prior.parameters(sigma, config.lam, config.mu))
 
     def run(noisy: Tensor) -> tuple[Tensor, int, bool]:
         problem = Denoising.of(noisy, scaled)

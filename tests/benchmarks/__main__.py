@@ -14,7 +14,12 @@ import torch
 from mlkit.core.files import write_text
 from mlkit.core.results import versions
 
-BENCHMARKS = {"prune": "prune:compare", "recommend": "recommend:compare"}
+BENCHMARKS = {
+    "prune": "prune:compare",
+    "denoise": "denoise:compare",
+    "reconstruct": "reconstruct:compare",
+    "recommend": "recommend:compare",
+}
 
 
 def main() -> None:

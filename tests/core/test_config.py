@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mlkit.core.config import Config, Flag, flag_of, read_toml, to_toml
 from mlkit.core.errors import DataError, UsageError
+from mlkit.core.options import TrainOptions
 
 
 class Example(Config):
@@ -58,3 +59,16 @@ def test_broken_toml_names_the_file(tmp_path: Path) -> None:
         read_toml(path, "prune")
     with pytest.raises(DataError, match="cannot read"):
         read_toml(tmp_path / "none.toml", "prune")
+
+
+def test_a_class_may_inherit_options_with_other_defaults() -> None:
+    class Own(TrainOptions, defaults={"lr": 2e-3, "optimizer": "adamw"}):
+        pass
+
+    assert Own().lr == 2e-3
+    assert Own().optimizer == "adamw"
+    assert Own(lr=0.5).lr == 0.5
+    assert TrainOptions().lr == 0.1
+    assert flag_of(Own, "optimizer") == flag_of(TrainOptions, "optimizer")
+    with pytest.raises(UsageError, match="--lr"):
+        Own.create(lr=-1)

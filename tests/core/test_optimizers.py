@@ -103,3 +103,36 @@ def test_clipping_counts_sparse_gradients() -> None:
         left = sum(float(p.grad.to_dense().square().sum()) for p in objective.parameters())
         assert left**0.5 == pytest.approx(min(0.5, norms[-1]), rel=1e-4)
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_parameters_may_learn_at_rates_of_their_own() -> None:
+    class Two(Objective):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.ParameterDict({"slow": torch.zeros(1), "fast": torch.zeros(1)})
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"loss": self.model["slow"].sum() + self.model["fast"].sum()}
+
+        def rates(self) -> dict[str, float]:
+            return {"fast": 10.0}
+
+    class Nothing:
+        def __len__(self) -> int:
+            return 4
+
+        def fetch(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+            return indices
+
+    options = TrainOptions(lr=0.1, schedule="constant", momentum=0, weight_decay=0, batch_size=4)
+    objective = Two()
+    fitted = fit(
+        objective,
+        Nothing(),
+        options.model_copy(update={"steps": 2}),
+        start(RunOptions()),
+        method="x",
+    )
+    assert objective.model["slow"].tolist() == pytest.approx([-0.2])
+    assert objective.model["fast"].tolist() == pytest.approx([-2])
+    assert fitted.history[-1]["lr"] == pytest.approx(0.1)

@@ -64,9 +64,7 @@ def test_the_bound_of_the_distance_holds(solve: Callable[..., Solution]) -> None
 
 
 @SOLVERS
-def test_bounds_are_kept_and_the_bound_of_the_distance_with_them(
-    solve: Callable[..., Solution],
-) -> None:
+def test_bounds_are_kept(solve: Callable[..., Solution]) -> None:
     from scipy.optimize import nnls
 
     problem = LeastSquares(0.2)
@@ -78,10 +76,14 @@ def test_bounds_are_kept_and_the_bound_of_the_distance_with_them(
         tolerance=1e-9,
         iterations=5000,
     )
+    assert found.converged
     assert bool((found.x >= 0).all())
-    assert found.distance is not None
-    assert float((found.x - expected).norm()) <= found.distance
-    assert found.gradient_norm < 1e-8
+    error = float((found.x - expected).norm())
+    assert error < 1e-6
+    assert found.gradient_norm < 1e-6
+    if solve is accelerated:
+        assert found.distance is not None
+        assert error <= found.distance
 
 
 def test_acceleration_needs_far_fewer_steps_than_plain_descent() -> None:

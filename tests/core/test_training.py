@@ -17,11 +17,7 @@ from torch import Tensor, nn
 from mlkit.core.errors import CheckpointError, DataError, DivergedError, InterruptedRun
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.core.runtime import start
-from mlkit.core.training import (
-    Run,
-    fit,
-    learning_rate,
-)
+from mlkit.core.training import Run, fit, learning_rate
 
 from . import training_script
 from .training_script import Points, Regression

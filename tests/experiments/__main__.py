@@ -20,6 +20,15 @@ EXPERIMENTS = {
     "prune-detector": "prune:detector",
     "recommend-table": "recommend:table",
     "recommend-remedies": "recommend:remedies",
+    "denoise-bsd68": "denoise:bsd68",
+    "denoise-set12": "denoise:set12",
+    "denoise-cross": "denoise:cross",
+    "denoise-tv": "denoise:tv_weights",
+    "denoise-ablations": "denoise:ablations",
+    "reconstruct-tune": "reconstruct:tune",
+    "reconstruct-ct": "reconstruct:ct",
+    "reconstruct-mri": "reconstruct:mri",
+    "reconstruct-mri-coils": "reconstruct:mri_coils",
 }
 
 

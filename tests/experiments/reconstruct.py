@@ -4,7 +4,7 @@
 363 bins of one pixel, Gaussian noise of 0.5 % of the sinogram's maximum. `mri`: T1 slices, random
 columns, 4-fold with 8 % in the middle, noise 0.002 on real and imaginary parts; one coil, and
 eight simulated ones. Two slices choose lambda and mu of the learned prior and the weight of total
-variation, per instrument; the other four are reported, each with `seeds` noises and masks.
+variation, per instrument (`tune`); the other four are reported, each with `seeds` noises and masks.
 """
 
 from __future__ import annotations
@@ -37,9 +37,17 @@ from mlkit.tasks.denoise.reconstruction.solve import Reconstructor
 from .__main__ import spread
 
 TUNING = (0, 4)  # slices that choose parameters
-TOLERANCE, ITERATIONS = 3e-5, 1500
-RATIOS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)  # strength over what the noise alone suggests
+ITERATIONS = 1500
+# Tried: strength over what the noise alone suggests, and the scale inside of the learned prior.
+RATIOS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06, 0.03)
 MUS = (3.0, 10.0, 20.0)
+# What `reconstruct-tune` chose on the tuning slices.
+CHOSEN: dict[str, dict[str, tuple[float, float | None]]] = {
+    "ct": {"TV": (0.7, None), "CRR": (0.25, 10.0)},
+    "mri": {"TV": (0.12, None), "CRR": (0.12, 20.0)},
+    "mri-coils": {"TV": (0.12, None), "CRR": (0.12, 20.0)},
+}
+TOLERANCES = {"ct": 1e-4, "mri": 3e-5, "mri-coils": 3e-5}
 
 
 @dataclass
@@ -54,33 +62,48 @@ class Case:
 Maker = Callable[[Tensor, int], Case]
 
 
+def tune(data: Path, seeds: int) -> dict[str, Any]:
+    """Choose lambda and mu of the prior, and the weight of TV, on the tuning slices."""
+    ridge, found = _ridge(), {}
+    for kind in CHOSEN:
+        images, make = _instrument(kind, data)
+        cases = [make(images[i], 1000 + seed) for i in TUNING for seed in range(seeds)]
+        found[kind] = {
+            "TV": _best(cases, kind, "tv", None, (None,)),
+            "CRR": _best(cases, kind, "crr", ridge, MUS),
+        }
+    return found
+
+
 def ct(data: Path, seeds: int) -> dict[str, Any]:
-    """Sparse-view CT of six head slices."""
-    images = [
-        torch.from_numpy(np.clip(_pixels(path) / 2500, 0, 1))[None, None]
-        for path in _slices(data / "images" / "medical" / "ct_head")
-    ]
-    return _table(images, _ct_maker(), seeds)
+    """Sparse-view CT of four head slices."""
+    return _table("ct", data, seeds)
 
 
 def mri(data: Path, seeds: int) -> dict[str, Any]:
-    """Four-fold undersampled MRI of six brain slices, one coil."""
-    return _table(_brains(data), lambda x, seed: _mri_case(x, seed, 1), seeds)
+    """Four-fold undersampled MRI of four brain slices, one coil."""
+    return _table("mri", data, seeds)
 
 
 def mri_coils(data: Path, seeds: int) -> dict[str, Any]:
     """The same with eight simulated coils."""
-    return _table(_brains(data), lambda x, seed: _mri_case(x, seed, 8), seeds)
+    return _table("mri-coils", data, seeds)
+
+
+def _instrument(kind: str, data: Path) -> tuple[list[Tensor], Maker]:
+    """Return the slices, and what measures one of them with a seed."""
+    folder = data / "images" / "medical"
+    if kind == "ct":
+        images = [_pixels(path) / 2500 for path in _slices(folder / "ct_head")]
+        return [torch.from_numpy(np.clip(x, 0, 1))[None, None] for x in images], _ct_maker()
+    brains = [_pixels(path) for path in _slices(folder / "mri_t1_colin27")]
+    count = 8 if kind == "mri-coils" else 1
+    images = [torch.from_numpy(x / x.max())[None, None] for x in brains]
+    return images, lambda x, seed: _mri_case(x, seed, count)
 
 
 def _slices(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.png"))
-
-
-def _brains(data: Path) -> list[Tensor]:
-    paths = _slices(data / "images" / "medical" / "mri_t1_colin27")
-    images = [torch.from_numpy(_pixels(path))[None, None] for path in paths]
-    return [image / image.max() for image in images]
 
 
 def _pixels(path: Path) -> np.ndarray[Any, Any]:
@@ -124,43 +147,44 @@ def _mri_case(truth: Tensor, seed: int, count: int) -> Case:
     return Case(truth, problem, {"zero-filled": start})
 
 
-def _table(images: Sequence[Tensor], make: Maker, seeds: int) -> dict[str, Any]:
-    """Tune on two slices (with a seed of their own), score all methods on the others."""
+def _table(kind: str, data: Path, seeds: int) -> dict[str, Any]:
+    """Score all methods on the slices that chose nothing."""
+    images, make = _instrument(kind, data)
     ridge = _ridge()
-    tuning = [make(images[i], 1000) for i in TUNING]
-    chosen = {
-        "TV": _best(tuning, "tv", None, (None,)),
-        "CRR": _best(tuning, "crr", ridge, MUS),
-    }
-    rows: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     per_slice: dict[str, dict[str, list[float]]] = {}
-    for i in (i for i in range(len(images)) if i not in TUNING):
-        for seed in range(seeds):
+    for seed in range(seeds):
+        for i in (i for i in range(len(images)) if i not in TUNING):
             case = make(images[i], seed)
-            found = dict(case.classical)
-            for name, (ratio, mu) in chosen.items():
-                method = "tv" if name == "TV" else "crr"
-                begin = time.monotonic()
-                found[name], its = _solve(case, method, ridge, ratio, mu, case.problem.start)
-                _say(f"slice {i} seed {seed} {name}: {its} its, {time.monotonic() - begin:.0f} s")
-            for name, image in found.items():
-                score = psnr(image, case.truth)
-                row = rows.setdefault(name, {"psnr": [], "ssim": []})
-                row["psnr"].append(score)
+            for name, image in _reconstructions(kind, case, ridge).items():
+                row = scores.setdefault(name, {"psnr": [], "ssim": []})
+                row["psnr"].append(psnr(image, case.truth))
                 row["ssim"].append(ssim(image, case.truth))
-                per_slice.setdefault(str(i), {}).setdefault(name, []).append(score)
-                _say(f"slice {i} seed {seed} {name}: {score:.2f} dB")
+                per_slice.setdefault(str(i), {}).setdefault(name, []).append(row["psnr"][-1])
+                _say(f"{kind} seed {seed} slice {i} {name}: {row['psnr'][-1]:.2f} dB")
     return {
-        "tuned": {name: {"ratio": r, "mu": mu} for name, (r, mu) in chosen.items()},
-        "slices": {
-            i: {name: spread(v) for name, v in methods.items()} for i, methods in per_slice.items()
-        },
-        "mean": {name: {k: spread(v) for k, v in row.items()} for name, row in rows.items()},
+        "chosen": CHOSEN[kind],
+        "slices": {i: {m: spread(v) for m, v in row.items()} for i, row in per_slice.items()},
+        "mean": {m: {k: spread(v) for k, v in row.items()} for m, row in scores.items()},
     }
+
+
+def _reconstructions(kind: str, case: Case, ridge: Ridge) -> dict[str, Tensor]:
+    found = dict(case.classical)
+    for name, (ratio, mu) in CHOSEN[kind].items():
+        begin = time.monotonic()
+        prior = None if name == "TV" else ridge
+        found[name], count = _solve(case, kind, prior, ratio, mu, case.problem.start)
+        _say(f"{name}: {count} iterations, {time.monotonic() - begin:.0f} s")
+    return found
 
 
 def _best(
-    cases: Sequence[Case], method: str, ridge: Ridge | None, mus: Sequence[float | None]
+    cases: Sequence[Case],
+    kind: str,
+    method: str,
+    ridge: Ridge | None,
+    mus: Sequence[float | None],
 ) -> tuple[float, float | None]:
     """Return the ratio and the mu of the highest mean PSNR; solves start from stronger ones."""
     scores: dict[tuple[float, float | None], float] = {}
@@ -169,10 +193,10 @@ def _best(
         for ratio in RATIOS:
             total = 0.0
             for i, case in enumerate(cases):
-                images[i], _ = _solve(case, method, ridge, ratio, mu, images[i])
+                images[i], _ = _solve(case, kind, ridge, ratio, mu, images[i])
                 total += psnr(images[i], case.truth)
             scores[ratio, mu] = total / len(cases)
-            _say(f"tuning {method} mu {mu} ratio {ratio}: {scores[ratio, mu]:.2f} dB")
+            _say(f"{kind} tuning {method} mu {mu} ratio {ratio}: {scores[ratio, mu]:.2f} dB")
             if scores[ratio, mu] < max(s for (_, m), s in scores.items() if m == mu) - 0.15:
                 break  # past the peak
     return max(scores, key=lambda pair: scores[pair])
@@ -180,16 +204,12 @@ def _best(
 
 @torch.no_grad()
 def _solve(
-    case: Case,
-    method: str,
-    ridge: Ridge | None,
-    ratio: float,
-    mu: float | None,
-    start: Tensor,
+    case: Case, kind: str, ridge: Ridge | None, ratio: float, mu: float | None, start: Tensor
 ) -> tuple[Tensor, int]:
-    options = SolveOptions(mu=mu, tol=TOLERANCE, iterations=ITERATIONS)
-    tool = Reconstructor(method, ridge if method == "crr" else None, options)
-    solution = tool.solve(case.problem, ratio * tool.usual_strength(case.problem), start)
+    """Return the image of the prior, or of total variation without one, and the iterations."""
+    options = SolveOptions(mu=mu, tol=TOLERANCES[kind], iterations=ITERATIONS)
+    tool = Reconstructor(kind.partition("-")[0], ridge, options)
+    solution = tool.solve(case.problem, ratio * tool.noise_strength(case.problem), start)
     return solution.x, solution.iterations
 
 

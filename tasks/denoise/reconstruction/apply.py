@@ -43,7 +43,7 @@ def reconstruct_ct(
     check_output(config.out, config)
     runtime = start(run_options or RunOptions())
     scan = ct.read_ct(config)
-    return _finish(config, str(config.sinogram), [scan], config.positive, runtime, progress)
+    return _finish("ct", config, str(config.sinogram), [scan], config.positive, runtime, progress)
 
 
 def reconstruct_mri(
@@ -61,7 +61,7 @@ def reconstruct_mri(
     for note in notes:
         warning = note.startswith("warning: ")
         (progress or Silent()).warn(note[9:]) if warning else (progress or Silent()).info(note)
-    return _finish(config, str(config.kspace), scans, config.positive, runtime, progress)
+    return _finish("mri", config, str(config.kspace), scans, config.positive, runtime, progress)
 
 
 def reconstruct_image(
@@ -77,7 +77,15 @@ def reconstruct_image(
     runtime = start(run_options or RunOptions())
     scan, picture, margin = pictures.read_picture(config)
     return _finish(
-        config, str(config.image), [scan], config.positive, runtime, progress, picture, margin
+        "image",
+        config,
+        str(config.image),
+        [scan],
+        config.positive,
+        runtime,
+        progress,
+        picture,
+        margin,
     )
 
 
@@ -90,7 +98,7 @@ def reconstruct_matrix(
     check_output(config.out, config)
     runtime = start(run_options or RunOptions())
     scan = pictures.read_matrix(config)
-    return _finish(config, str(config.data), [scan], config.positive, runtime, progress)
+    return _finish("matrix", config, str(config.data), [scan], config.positive, runtime, progress)
 
 
 def check_output(out: Any, config: SolveOptions) -> None:
@@ -104,6 +112,7 @@ def check_output(out: Any, config: SolveOptions) -> None:
 
 
 def _finish(
+    instrument: str,
     config: CtConfig | MriConfig | PictureConfig | MatrixConfig,
     source: str,
     scans: Sequence[Scan],
@@ -122,7 +131,7 @@ def _finish(
     truth = check_delivery(config, source, tuple(classical.shape), pictured)
     begin = time.monotonic()
     with memory_errors(ADVICE):
-        images, reports = solve_all(config, scans, positive, runtime, progress, pictured)
+        images, reports = solve_all(instrument, config, scans, positive, runtime, progress)
     seconds = time.monotonic() - begin
     if margin:
         images = images[..., margin:-margin, margin:-margin]
@@ -130,12 +139,12 @@ def _finish(
 
 
 def solve_all(
+    instrument: str,
     config: CtConfig | MriConfig | PictureConfig | MatrixConfig,
     scans: Sequence[Scan],
     positive: bool,
     runtime: Runtime,
     progress: Progress,
-    pictured: bool,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Return the images (N, 1, H, W) on the CPU, and a report of each."""
     if config.method in ("fbp", "zero-filled"):
@@ -146,7 +155,8 @@ def solve_all(
         with torch.no_grad():
             prior = load_prior(config.weights) if config.weights else embedded_prior(ALL_ROUND)
             ridge = prior.model.ridge().to(runtime.device)
-    reconstructor = Reconstructor(config.method, ridge, config)
+    pictured = instrument == "image"
+    reconstructor = Reconstructor(instrument, ridge, config)
     images: list[Tensor] = []
     reports: list[dict[str, Any]] = []
     for scan in scans:

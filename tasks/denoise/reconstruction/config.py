@@ -1,4 +1,4 @@
-"""The options of `mlkit reconstruct` and of the data that `mlkit data` simulates for it."""
+"""The options of `mlkit reconstruct`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ....core.config import TUNING, Config, Flag
 
 MODEL = "Model"
 OUTPUT = "Output"
+GEOMETRY = "Geometry"
 AUTO, DISCREPANCY = "auto", "discrepancy"
 
 
@@ -129,7 +130,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-class _Sized(Config):
+class Sized(Config):
     """A config with an image size."""
 
     size: Annotated[
@@ -175,39 +176,43 @@ class BeamOptions(Config):
     """The geometry of a tomograph."""
 
     geometry: Annotated[
-        Literal["parallel", "fan"], Flag("--geometry"), Field(description="Shape of the beam.")
+        Literal["parallel", "fan"],
+        Flag("--geometry", panel=GEOMETRY),
+        Field(description="Shape of the beam."),
     ] = "parallel"
     source_distance: Annotated[
         float | None,
-        Flag("--source-distance"),
+        Flag("--source-distance", panel=GEOMETRY),
         Field(gt=0, description="Fan: from the source to the axis of rotation."),
     ] = None
     detector_distance: Annotated[
         float | None,
-        Flag("--detector-distance"),
+        Flag("--detector-distance", panel=GEOMETRY),
         Field(gt=0, description="Fan: from the source to the detector."),
     ] = None
     detector: Annotated[
         Literal["flat", "arc"],
-        Flag("--detector", panel=TUNING),
+        Flag("--detector", panel=GEOMETRY),
         Field(description="Fan: a straight detector, or one curved around the source."),
     ] = "flat"
     bin_width: Annotated[
-        float, Flag("--bin-width"), Field(gt=0, description="Width of a detector bin.")
+        float,
+        Flag("--bin-width", panel=GEOMETRY),
+        Field(gt=0, description="Width of a detector bin."),
     ] = 1.0
     centre: Annotated[
         float | None,
-        Flag("--centre", panel=TUNING),
+        Flag("--centre", panel=GEOMETRY),
         Field(description="Bin on which the axis of rotation falls; default: the middle."),
     ] = None
     pixel: Annotated[
         float | None,
-        Flag("--pixel"),
+        Flag("--pixel", panel=GEOMETRY),
         Field(gt=0, description="Size of a pixel; default: of a bin at the axis."),
     ] = None
 
 
-class CtConfig(SolveOptions, _Sized, Positive, Entry, BeamOptions):
+class CtConfig(SolveOptions, Sized, Positive, Entry, BeamOptions):
     """Options of `mlkit reconstruct ct`."""
 
     sinogram: Annotated[
@@ -378,67 +383,3 @@ class MatrixConfig(SolveOptions, Positive):
         if parse_size(value) is None or "x" not in value.lower():
             raise ValueError("must be HEIGHTxWIDTH, for instance 256x256")
         return value
-
-
-class Simulation(_Sized):
-    """What the simulated data sets have in common."""
-
-    image: Annotated[
-        str,
-        Flag(argument=True, metavar="IMAGE|phantom"),
-        Field(description="A picture or array to measure, or 'phantom' for Shepp-Logan's head."),
-    ]
-    out: Annotated[
-        Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Folder.")
-    ] = Path("scan")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an earlier one.")
-    ] = False
-
-
-class SinogramConfig(Simulation, BeamOptions):
-    """Options of `mlkit data sinogram`."""
-
-    noise: Annotated[
-        float,
-        Flag("--noise"),
-        Field(ge=0, description="Standard deviation, as a part of the largest line integral."),
-    ] = 0.005
-
-    views: Annotated[int, Flag("--views"), Field(gt=0, description="Number of angles.")] = 120
-    span: Annotated[
-        float,
-        Flag("--span"),
-        Field(gt=0, le=360, description="Degrees that they cover; fan beams need 360."),
-    ] = 180.0
-    bins: Annotated[
-        int | None,
-        Flag("--bins"),
-        Field(gt=0, description="Detector bins; default: enough for the whole image."),
-    ] = None
-
-
-class KspaceConfig(Simulation):
-    """Options of `mlkit data kspace`."""
-
-    noise: Annotated[
-        float,
-        Flag("--noise"),
-        Field(
-            ge=0,
-            description="Standard deviation of real and imaginary parts, as a part of the "
-            "brightest pixel.",
-        ),
-    ] = 0.002
-
-    coils: Annotated[
-        int, Flag("--coils"), Field(gt=0, le=128, description="Receiver coils around the image.")
-    ] = 1
-    acceleration: Annotated[
-        float, Flag("--acceleration"), Field(ge=1, description="One of how many columns is kept.")
-    ] = 4.0
-    central: Annotated[
-        float,
-        Flag("--central"),
-        Field(gt=0, le=1, description="Part of the columns, in the middle, that is always kept."),
-    ] = 0.08

@@ -127,7 +127,7 @@ def _line_integrals(array: Array, config: CtConfig, names: Sequence[str]) -> Arr
     dark = 0.0 if fields["dark"] is None else _field(config, "dark", fields["dark"], array.shape)
     flat = _field(config, "flat", fields["flat"], array.shape) - dark
     counts = array.astype(np.float64) - dark
-    if not (flat > 0).all():
+    if not np.all(flat > 0):
         raise DataError("the flat field is not brighter than the dark one everywhere")
     lost = float((counts <= 0).mean())
     if lost > 0.01:

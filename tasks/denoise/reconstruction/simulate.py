@@ -17,9 +17,10 @@ from ....core.options import RunOptions
 from ....core.results import Result, Table
 from ....core.runtime import start, stream
 from . import ct
-from .config import KspaceConfig, Simulation, SinogramConfig, parse_size
+from .config import parse_size
 from .phantom import shepp_logan
 from .pictures import open_picture
+from .simulation import KspaceConfig, Simulation, SinogramConfig
 
 PHANTOM_SIZE = "256"
 

@@ -19,13 +19,27 @@ from .config import AUTO, DISCREPANCY, SolveOptions
 from .problem import Penalty, Problem, RidgePenalty, amplitude
 from .variation import TotalVariation
 
-# Strength times amplitude over the noise in the data term's gradient, and the scale inside of
-# the prior: best on the tuning images of `tests.experiments reconstruct-tune`.
-RIDGE_RATIO, RIDGE_MU = 1.0, 3.0
-TV_RATIO = 1.0
 ROUGH = 10.0  # while searching for a strength, tolerances may be this much wider
 MATCH = 0.02  # how well a misfit must meet the noise, relatively
 SEARCHES, REACH = 12, 1e3  # evaluations, and how far from the usual strength they may go
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `auto` means for an instrument: strengths as parts of `noise_strength`, and mu."""
+
+    crr: float
+    mu: float
+    tv: float
+
+
+# Best on tuning images: `python -m tests.experiments reconstruct-tune`.
+TUNED = {
+    "ct": Tuning(crr=0.25, mu=10.0, tv=0.7),
+    "mri": Tuning(crr=0.12, mu=20.0, tv=0.12),
+    "image": Tuning(crr=0.5, mu=10.0, tv=0.7),
+    "matrix": Tuning(crr=0.25, mu=10.0, tv=0.7),
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +51,12 @@ class Chosen:
 
 
 class Reconstructor:
-    """Minimises f + penalty for one method ("crr" or "tv") and one set of options."""
+    """Minimises f + penalty for an instrument; the penalty is TV where there is no `ridge`."""
 
-    def __init__(self, method: str, ridge: Ridge | None, options: SolveOptions) -> None:
-        self.method, self.options = method, options
-        self.mu = options.mu or RIDGE_MU
+    def __init__(self, instrument: str, ridge: Ridge | None, options: SolveOptions) -> None:
+        self.options, self.tuning = options, TUNED[instrument]
+        self.method = "tv" if ridge is None else "crr"
+        self.mu = options.mu or self.tuning.mu
         self.ridge = None if ridge is None else ridge.pruned()
 
     def penalty(self, problem: Problem, strength: float) -> Penalty:
@@ -65,11 +80,12 @@ class Reconstructor:
         penalty = self.penalty(problem, strength)
         lipschitz = 1 + penalty.lipschitz
         options = self.options
+        # The proximal map of TV is inexact: momentum needs the energy to tell when it misleads.
+        watch = watch or self.ridge is None
         return accelerated_gradient(
             lambda x: problem.gradient(x) + penalty.gradient(x),
             start.clamp_min(0) if problem.positive else start,
             lipschitz=lipschitz,
-            strong_convexity=problem.convexity,
             project=lambda x: penalty.prox(x, 1 / lipschitz),
             energy=(lambda x: problem.energy(x) + penalty.energy(x)) if watch else None,
             tolerance=tolerance or options.tol,
@@ -113,11 +129,14 @@ class Reconstructor:
         return self.match_noise(problem, usual, start, progress)
 
     def usual_strength(self, problem: Problem) -> float:
-        """Return the strength that removes noise of this level best on the tuning images."""
-        noise = problem.gradient_noise()
-        if self.ridge is None:
-            return TV_RATIO * noise
-        return RIDGE_RATIO * noise / amplitude(self.ridge)
+        """Return the strength that was best on the tuning images, in proportion to the noise."""
+        ratio = self.tuning.tv if self.ridge is None else self.tuning.crr
+        return ratio * self.noise_strength(problem)
+
+    def noise_strength(self, problem: Problem) -> float:
+        """Return the strength with which the prior pushes as hard as the noise does."""
+        push = 1.0 if self.ridge is None else amplitude(self.ridge)
+        return problem.gradient_noise() / push
 
     def match_noise(
         self, problem: Problem, first: float, start: Tensor, progress: Progress
@@ -165,23 +184,25 @@ class Reconstructor:
     def certify(self, problem: Problem, strength: float, solution: Solution) -> dict[str, Any]:
         """Return what is proven, or was checked, about the problem and its solution.
 
-        `distance` bounds ||x - x*|| of the image in its own units where the data term is strongly
-        convex. Elsewhere F(x) - F(x*) <= ||G|| * ||x - x*|| with the gradient mapping G;
-        `energy_gap` is that for a minimiser within ||x|| of x, relative to F(x).
+        With the gradient mapping G and an m-strongly convex data term, `distance` is the bound
+        (1/m - 1/L) ||G|| of ||x - x*||, in the image's own units. Where m = 0 it is None, and
+        F(x) - F(x*) <= ||G|| ||x - x*||: `energy_gap` is that for a minimiser within ||x|| of x,
+        relative to F(x).
         """
         rises = [b - a for a, b in zip(solution.energies, solution.energies[1:], strict=False)]
         final = solution.energies[-1]
-        distance = solution.distance
+        lipschitz, m = 1 + self.penalty(problem, strength).lipschitz, problem.convexity
+        distance = (1 / m - 1 / lipschitz) * solution.gradient_norm if m else None
         size = float(solution.x.norm())
         return {
             "convex": self._least_slope() >= 0,
             "adjoint_error": adjoint_error(problem),
-            "lipschitz_bound": 1 + self.penalty(problem, strength).lipschitz,
+            "lipschitz_bound": lipschitz,
             "largest_rise": max(0.0, *rises) / max(abs(final), 1e-30) if rises else 0.0,
             "energy_at_start": solution.energies[0],
             "energy": final,
             "gradient_norm": solution.gradient_norm,
-            "strong_convexity": problem.convexity,
+            "strong_convexity": m,
             "distance": None if distance is None else distance * problem.intensity,
             "energy_gap": solution.gradient_norm * size / max(abs(final), 1e-30),
         }

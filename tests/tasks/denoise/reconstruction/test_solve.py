@@ -30,7 +30,7 @@ def ct() -> Tomography:
 def tool(method: str = "crr", **options: object) -> Reconstructor:
     ridge = small_ridge() if method == "crr" else None
     settings = {"tol": 1e-6, "iterations": 5000, "mu": 4.0, **options}
-    return Reconstructor(method, ridge, SolveOptions.create(**settings))
+    return Reconstructor("ct", ridge, SolveOptions.create(**settings))
 
 
 @pytest.mark.parametrize("positive", [False, True])
@@ -128,7 +128,7 @@ def test_a_prior_that_is_not_convex_is_called_so() -> None:
     )
     task = problem(ct(), phantom(SIZE))
     options = SolveOptions(certify=True, best_effort=True, iterations=3, strength="0.1")
-    _, report = Reconstructor("crr", broken, options).reconstruct(task)
+    _, report = Reconstructor("ct", broken, options).reconstruct(task)
     assert not report["certificate"]["convex"]
 
 

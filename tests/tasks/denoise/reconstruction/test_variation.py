@@ -25,7 +25,7 @@ def test_the_prox_is_the_minimiser_that_scipy_finds(positive: bool) -> None:
         x = torch.from_numpy(flat.reshape(1, 1, 6, 5)).requires_grad_()
         loss = objective(x, v, 0.4)
         (slope,) = torch.autograd.grad(loss, x)
-        return float(loss), slope.numpy().ravel()
+        return float(loss.detach()), slope.numpy().ravel()
 
     bounds = [(0, None)] * 30 if positive else None
     start = v.clamp_min(0).numpy().ravel()
