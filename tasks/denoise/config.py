@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ...core.config import TUNING, Config, Flag
-from ...core.options import TrainOptions
+from ...core.options import TRAINING, TrainOptions
 
 MODEL = "Model"
 OUTPUT = "Output"
@@ -174,7 +174,7 @@ class TrainConfig(Config):
     ] = Path("runs/denoise")
     resume: Annotated[
         Path | None,
-        Flag("--resume", panel=OUTPUT, metavar="DIR"),
+        Flag("--resume", panel=TRAINING, metavar="DIR"),
         Field(description="Continue this run."),
     ] = None
     sigma: Annotated[
