@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ...core.files import check_writable
 from ...core.progress import Progress
@@ -151,10 +152,13 @@ class Engine:
         return Table(f"For {name}", heads, rows)
 
     def _interests(self, name: str, history: Tensor, interests: Tensor, lists: Lists) -> Table:
-        """Name each interest by the items of the history that are nearest to it."""
+        """Name each interest by the items of the history in its direction.
+
+        By angle: inner products would name the same popular items everywhere.
+        """
         recent = history[-self.trained.options.max_history :].long().unique()
         vectors = self.trained.model.item_vectors.cpu()[recent]
-        nearest = (interests @ vectors.T).topk(min(3, len(recent))).indices
+        nearest = (interests @ normalize(vectors, dim=1).T).topk(min(3, len(recent))).indices
         chosen = lists.interests[0][lists.items[0] > 0]
         rows = []
         for k, places in enumerate(nearest):
