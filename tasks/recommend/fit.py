@@ -39,6 +39,8 @@ def resolve(options: RecommendTrainOptions, preset: str, variant: str) -> Recomm
     """Fill what the user did not give from the preset, and the variant's learning rate."""
     given = options.model_fields_set
     values = {name: value for name, value in PRESETS[preset].items() if name not in given}
+    if "epochs" in given and "steps" not in given:
+        values["steps"] = 0  # --epochs is meant
     if options.lr == 0:
         values["lr"] = 5e-3 if variant == "dr" else 1e-3
     return options.model_copy(update=values)
