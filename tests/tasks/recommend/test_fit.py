@@ -100,6 +100,8 @@ def test_presets_fill_only_what_was_not_given() -> None:
     given = fit.resolve(RecommendTrainOptions(steps=7, lr=0.5), "paper", "sa")
     assert (given.steps, given.patience, given.lr) == (7, 50, 0.5)
     assert fit.resolve(RecommendTrainOptions(epochs=3), "quick", "sa").steps == 0
+    rates = [fit.resolve(RecommendTrainOptions(), "quick", v).lr for v in ("sa", "dr")]
+    assert rates == [3e-3, 5e-3]
 
 
 def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
