@@ -45,7 +45,7 @@ def recommend(
         items = read_items(config.items, items.names, config)
     labels = _labels(config, items)
     asked = _asked(config, log, items)
-    asked, fallback = _usable(config, asked, progress)
+    asked, fallback = _usable(config, asked, items, progress)
     engine = Engine(config, trained, items, labels, runtime, progress)
     outputs: dict[str, Any] = {}
     if config.export_vectors is not None:
@@ -88,44 +88,51 @@ def _labels(config: RecommendConfig, items: Items) -> Labels | None:
 
 
 def _asked(config: RecommendConfig, log: Log | None, items: Items) -> Asked:
-    """Return the users that the command line names."""
+    """Return the users that the command line names, in the model's item numbers."""
     if config.history is not None:
-        names = [name.strip() for name in config.history.split(",") if name.strip()]
-        if not names:
-            raise UsageError("--history holds no items", "write --history ITEM,ITEM,ITEM")
-        numbers = items.numbers(pl.Series(names, dtype=pl.String)).tolist()
-        missing = [name for name, number in zip(names, numbers, strict=True) if number == 0]
-        if len(missing) == len(names) and config.fallback == "none":
-            close = closest(missing[0], items.names[1:])
-            raise DataError(
-                f"--history: the model knows none of {', '.join(missing[:8])}",
-                f"similar to {missing[0]}: {', '.join(close)}; or pass --fallback popular",
-            )
-        return Asked(["history"], from_lists([[n for n in numbers if n]]), len(missing))
-    if log is None:  # only item vectors are wanted
-        return Asked([], from_lists([]))
-    number = items.numbers(log.items)
-    sequences = log.sequences
-    users = log.users
+        log = _newcomer(config.history)
+    elif log is None:  # item vectors alone are wanted
+        log = Log("", pl.Series([], dtype=pl.String), items.names, from_lists([]))
+    sequences, users = log.sequences, log.users
     if config.user:
         chosen = torch.tensor([log.user(name) for name in config.user])
-        sequences, users = sequences.take(chosen), pl.Series(list(config.user))
-    sequences = Sequences(number[sequences.items.long()].int(), sequences.starts)
-    known = sequences.items > 0
-    return Asked(users, sequences.keep(known), int((~known).sum()))
+        sequences, users = sequences.take(chosen), pl.Series(config.user)
+    number = items.numbers(log.items)[sequences.items.long()]
+    known = number > 0
+    unknown = log.items.gather(sequences.items[~known].numpy())
+    return Asked(users, Sequences(number.int(), sequences.starts).keep(known), unknown)
 
 
-def _usable(config: RecommendConfig, asked: Asked, progress: Progress) -> tuple[Asked, list[str]]:
-    """Return the users with a known item, and the names of the others."""
+def _newcomer(history: str) -> Log:
+    """Return the log of one user who is in no log."""
+    names = [name.strip() for name in history.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--history holds no items", "write --history ITEM,ITEM,ITEM")
+    return Log(
+        "--history", pl.Series(["history"]), pl.Series(names), from_lists([range(len(names))])
+    )
+
+
+def _usable(
+    config: RecommendConfig, asked: Asked, items: Items, progress: Progress
+) -> tuple[Asked, list[str]]:
+    """Return the users with a known item, and the names of the others.
+
+    With --fallback popular, users who were named stay among the first.
+    """
     there = asked.histories.lengths > 0
-    without = pl.Series(asked.names).filter(pl.Series(~there.numpy())).to_list()
-    if asked.unknown:
-        progress.warn(f"{asked.unknown} items of the histories are not known to the model")
+    without = asked.names.filter(pl.Series(~there.numpy())).to_list()
+    some = ", ".join(asked.unknown.unique(maintain_order=True).head(8))
+    if without and config.fallback == "none" and not config.all_users:
+        close = ", ".join(closest(asked.unknown[0], items.names[1:]))
+        raise DataError(
+            f"no known item in the history of {', '.join(without[:5])}; not known: {some}",
+            f"items like {asked.unknown[0]}: {close}; or pass --fallback popular",
+        )
+    if len(asked.unknown):
+        progress.warn(f"{len(asked.unknown)} items of the histories are not known: {some}")
     if without and config.fallback == "none":
-        said = f"no known item in the history of {', '.join(without[:5])}"
-        if not config.all_users:
-            raise DataError(said, "pass --fallback popular to recommend what is popular")
-        progress.warn(f"{said}{' ...' if len(without) > 5 else ''}: {len(without)} users left out")
+        progress.warn(f"{len(without)} users without a known item are left out: {without[0]}, ...")
     if config.fallback == "popular" and not config.all_users:
         return asked, without
     return (asked.take(there.nonzero()[:, 0]) if without else asked), without

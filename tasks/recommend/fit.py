@@ -29,7 +29,8 @@ from .split import Split, make_split
 
 SPARSE_ROWS = 50_000  # larger tables are cheaper to update row by row (tests/benchmarks)
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"steps": 1000, "save_every": 250, "patience": 2},
+    # Three times the paper's learning rate: a third of the steps for the same accuracy.
+    "quick": {"steps": 1000, "save_every": 250, "patience": 2, "lr": 3e-3},
     "standard": {},
     "paper": {"steps": 1_000_000, "save_every": 1000, "patience": 50, "batch_size": 128},
 }
@@ -39,7 +40,9 @@ def resolve(options: RecommendTrainOptions, preset: str, variant: str) -> Recomm
     """Fill what the user did not give from the preset, and the variant's learning rate."""
     given = options.model_fields_set
     values = {name: value for name, value in PRESETS[preset].items() if name not in given}
-    if options.lr == 0:
+    if "epochs" in given and "steps" not in given:
+        values["steps"] = 0  # --epochs is meant
+    if options.lr == 0 and (variant == "dr" or "lr" not in values):
         values["lr"] = 5e-3 if variant == "dr" else 1e-3
     return options.model_copy(update=values)
 

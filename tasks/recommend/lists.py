@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ...core.files import check_writable
 from ...core.progress import Progress
@@ -28,15 +29,18 @@ from .writing import append, as_bytes, save_array, save_names, writing
 
 @dataclass(frozen=True)
 class Asked:
-    """For whom: names, and histories in the model's item numbers (unknown items left out)."""
+    """For whom: names, and histories in the model's item numbers.
 
-    names: list[str] | pl.Series
+    Items that the model does not know are left out; `unknown` names them, once per occurrence.
+    """
+
+    names: pl.Series
     histories: Sequences
-    unknown: int = 0
+    unknown: pl.Series
 
     def take(self, users: Tensor) -> Asked:
         """Return some of the users."""
-        names = pl.Series(self.names).gather(users.numpy())
+        names = self.names.gather(users.numpy())
         return Asked(names, self.histories.take(users), self.unknown)
 
 
@@ -112,7 +116,7 @@ class Engine:
         """Return tables of recommendations and of what the interests are."""
         frames, tables = [], []
         for users, interests, lists in self.batches(asked):
-            names = pl.Series(asked.names).gather(users.numpy())
+            names = asked.names.gather(users.numpy())
             for row, (user, name) in enumerate(zip(users.tolist(), names, strict=True)):
                 if name in fallback:
                     frames.append(self.popular([name]))
@@ -151,10 +155,13 @@ class Engine:
         return Table(f"For {name}", heads, rows)
 
     def _interests(self, name: str, history: Tensor, interests: Tensor, lists: Lists) -> Table:
-        """Name each interest by the items of the history that are nearest to it."""
+        """Name each interest by the items of the history in its direction.
+
+        By angle: inner products would name the same popular items everywhere.
+        """
         recent = history[-self.trained.options.max_history :].long().unique()
         vectors = self.trained.model.item_vectors.cpu()[recent]
-        nearest = (interests @ vectors.T).topk(min(3, len(recent))).indices
+        nearest = (interests @ normalize(vectors, dim=1).T).topk(min(3, len(recent))).indices
         chosen = lists.interests[0][lists.items[0] > 0]
         rows = []
         for k, places in enumerate(nearest):
@@ -218,7 +225,7 @@ class Engine:
     def _frames(self, asked: Asked, fallback: list[str]) -> Iterator[pl.DataFrame]:
         with self.progress.task("recommending", len(asked.names)) as bar:
             for users, _, lists in self.batches(asked):
-                yield self.frame(pl.Series(asked.names).gather(users.numpy()), lists)
+                yield self.frame(asked.names.gather(users.numpy()), lists)
                 bar.advance(len(users))
         if fallback and self.config.fallback == "popular":
             yield self.popular(fallback)
@@ -240,6 +247,6 @@ class Engine:
             )
             users = torch.cat([interests.cpu() for _, interests in found])
             save_array(folder / "users.npy", users.numpy())
-            save_names(folder / "users.txt", pl.Series(asked.names))
+            save_names(folder / "users.txt", asked.names)
             outputs["user vectors"] = str(folder / "users.npy")
         return outputs

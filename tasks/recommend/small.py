@@ -24,8 +24,9 @@ from .split import make_split
 
 SPLIT = SplitOptions(test_share=0.0)
 OPTIONS = RecommendTrainOptions(**PRESETS["quick"])
-LOSS = LossOptions(readout="max")  # beats the paper's readout with several interests: README
-LONG_HISTORY = 30  # median interactions from which the last 50 are looked at
+# Median interactions from which the last 50 are looked at. On shorter histories the readout
+# "max" is more accurate; on longer ones it makes all interests the same (README).
+LONG_HISTORY = 15
 
 
 def cache_path(path: Path, log: Log, seed: int, columns: ColumnOptions, items: Path | None) -> Path:
@@ -34,8 +35,7 @@ def cache_path(path: Path, log: Log, seed: int, columns: ColumnOptions, items: P
         "log": sha256(path),
         "items": sha256(items) if items is not None else None,
         "columns": columns.model_dump(include=set(ColumnOptions.model_fields)),
-        "model": _model_options(log).to_dict(),
-        "objective": LOSS.to_dict(),
+        "options": [options.to_dict() for options in _choose(log)],
         "training": OPTIONS.to_dict(),
         "seed": seed,
     }
@@ -43,9 +43,11 @@ def cache_path(path: Path, log: Log, seed: int, columns: ColumnOptions, items: P
     return path.with_name(f"{path.name}.{digest[:12]}.safetensors")
 
 
-def _model_options(log: Log) -> ModelOptions:
-    median = float(log.sequences.lengths.double().median())
-    return ModelOptions(max_history=50 if median > LONG_HISTORY else 20)
+def _choose(log: Log) -> tuple[ModelOptions, LossOptions]:
+    """Return the network and the loss that suit the length of the log's histories."""
+    if float(log.sequences.lengths.double().median()) > LONG_HISTORY:
+        return ModelOptions(max_history=50), LossOptions()
+    return ModelOptions(max_history=20), LossOptions(readout="max")
 
 
 def small_model(
@@ -71,14 +73,14 @@ def small_model(
     items = Items(split.names)
     if items_file is not None:
         items = read_items(items_file, split.names, columns)
-    options = _model_options(log)
+    options, loss = _choose(log)
     model, fitted = fit_model(
-        split, options, LOSS, OPTIONS, runtime, progress=progress, title="small model"
+        split, options, loss, OPTIONS, runtime, progress=progress, title="small model"
     )
     content = {
         "model": options.to_dict(),
         "split": SPLIT.to_dict(),
-        "objective": LOSS.to_dict(),
+        "objective": loss.to_dict(),
         "training": OPTIONS.to_dict(),
         "log": "" if from_stdin else sha256(path),
         "metrics": fitted.history[-1] if fitted.history else {},

@@ -78,8 +78,7 @@ def _walk(
     """Return the items of all users behind one another, all users stepping at once."""
     users = len(lengths)
     liked = random.random((users, kinds)).argsort(1)[:, :4]
-    liked = liked[:, np.minimum(np.arange(4), 3)] % kinds
-    breadth = random.integers(2, 5, users)
+    breadth = np.minimum(random.integers(2, 5, users), liked.shape[1])
     place = np.zeros((users, int(lengths.max())), dtype=np.int64)
     current = random.integers(0, breadth)
     last = np.full((users, kinds), -1)
@@ -87,7 +86,7 @@ def _walk(
     for step in range(place.shape[1]):
         turn = random.random(users) > STAY
         current = np.where(turn, random.integers(0, breadth), current)
-        kind = liked[rows, current % liked.shape[1]]
+        kind = liked[rows, current]
         size = (catalogue - kind + kinds - 1) // kinds
         fresh = np.minimum((size ** random.random(users)).astype(np.int64) - 1, size - 1)
         following = last[rows, kind] + 1

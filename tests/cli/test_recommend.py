@@ -236,19 +236,22 @@ def test_users_without_a_known_item(mlkit: Mlkit, shop: Path, weights: str) -> N
     assert "similar: new" in wrong.err
     lost = mlkit(*command, "--user", "new")
     assert lost.code == 3
+    assert "not known: z0, z1, z2, z3, z4" in lost.err
     assert "--fallback popular" in lost.err
     found = mlkit(*command, "--user", "new", "--fallback", "popular", "-o", "-")
     assert found.code == 0, found.err
     assert [row["rank"] for row in records(found.out)] == ["1", "2", "3"]
     everybody = mlkit(*command, "--all-users", "-o", "all.csv", "--json")
     assert json.loads(everybody.out)["metrics"] == {"users": 200, "rows": 600, "left_out": 1}
-    assert "1 users left out" in everybody.err
+    assert "1 users without a known item are left out: new" in everybody.err
     unknown = mlkit("recommend", "--weights", weights, "--history", "z1,z2")
     assert unknown.code == 3
-    assert "knows none of z1, z2" in unknown.err
+    assert "not known: z1, z2" in unknown.err
+    popular = mlkit("recommend", "--weights", weights, "--history", "z1", "--fallback", "popular")
+    assert popular.code == 0, popular.err
     partly = mlkit("recommend", "--weights", weights, "--history", "z1,b3")
     assert partly.code == 0
-    assert "1 items of the histories are not known" in partly.err
+    assert "1 items of the histories are not known: z1" in partly.err
 
 
 def test_a_model_of_other_items_is_refused(mlkit: Mlkit, shop: Path, weights: str) -> None:

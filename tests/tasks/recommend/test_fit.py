@@ -99,6 +99,9 @@ def test_presets_fill_only_what_was_not_given() -> None:
     assert (plain.steps, plain.save_every, plain.patience, plain.lr) == (10**6, 1000, 50, 5e-3)
     given = fit.resolve(RecommendTrainOptions(steps=7, lr=0.5), "paper", "sa")
     assert (given.steps, given.patience, given.lr) == (7, 50, 0.5)
+    assert fit.resolve(RecommendTrainOptions(epochs=3), "quick", "sa").steps == 0
+    rates = [fit.resolve(RecommendTrainOptions(), "quick", v).lr for v in ("sa", "dr")]
+    assert rates == [3e-3, 5e-3]
 
 
 def test_the_same_seed_gives_the_same_curve(tmp_path: Path) -> None:
