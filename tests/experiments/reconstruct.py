@@ -44,8 +44,8 @@ MUS = (3.0, 10.0, 20.0)
 # What `reconstruct-tune` chose on the tuning slices.
 CHOSEN: dict[str, dict[str, tuple[float, float | None]]] = {
     "ct": {"TV": (0.7, None), "CRR": (0.25, 10.0)},
-    "mri": {"TV": (0.12, None), "CRR": (0.12, 20.0)},
-    "mri-coils": {"TV": (0.12, None), "CRR": (0.12, 20.0)},
+    "mri": {"TV": (0.03, None), "CRR": (0.03, 20.0)},
+    "mri-coils": {"TV": (0.03, None), "CRR": (0.03, 20.0)},
 }
 TOLERANCES = {"ct": 1e-4, "mri": 3e-5, "mri-coils": 3e-5}
 
@@ -209,7 +209,8 @@ def _solve(
     """Return the image of the prior, or of total variation without one, and the iterations."""
     options = SolveOptions(mu=mu, tol=TOLERANCES[kind], iterations=ITERATIONS)
     tool = Reconstructor(kind.partition("-")[0], ridge, options)
-    solution = tool.solve(case.problem, ratio * tool.noise_strength(case.problem), start)
+    strength = ratio * tool.noise_strength(case.problem)
+    solution = tool.solve(case.problem, strength, tool.warm_up(case.problem, strength, start))
     return solution.x, solution.iterations
 
 
