@@ -19,7 +19,7 @@ from .config import AUTO, DISCREPANCY, SolveOptions
 from .problem import Penalty, Problem, RidgePenalty, amplitude, widest
 from .variation import TotalVariation
 
-ROUGH = 10.0  # on the way to an image, tolerances may be this much wider
+ROUGH = 3.0  # on the way to an image, tolerances may be this much wider
 MATCH = 0.02  # how well a misfit must meet the noise, relatively
 SEARCHES, REACH = 12, 1e3  # evaluations, and how far from the usual strength they may go
 
@@ -41,7 +41,7 @@ class Tuning:
 # Best on tuning images: `python -m tests.experiments reconstruct-tune`.
 TUNED = {
     "ct": Tuning(crr=0.25, mu=10.0, tv=0.7),
-    "mri": Tuning(crr=0.03, mu=20.0, tv=0.03, warm_up=(8.0, 2.0)),
+    "mri": Tuning(crr=0.015, mu=40.0, tv=0.015, warm_up=(128.0, 16.0, 4.0, 2.0)),
     "image": Tuning(crr=0.25, mu=10.0, tv=0.35),
     "matrix": Tuning(crr=0.25, mu=10.0, tv=0.7),
 }
