@@ -132,20 +132,23 @@ def joseph(
     (x, y) in the coordinates of this module.
     """
     steep = np.abs(directions[:, 0]) < np.abs(directions[:, 1])
-    parts = []
+    parts, order = [], []
     for rows_first in (True, False):  # step along y, interpolate along x; then the other way
         chosen = np.flatnonzero(steep == rows_first)
         if chosen.size:
-            parts.append((chosen, *_cross(points, directions, chosen, shape, pixel, rows_first)))
-    rays = np.concatenate([np.repeat(p[0], p[1].shape[1]) for p in parts])
-    cells = np.concatenate([p[1].ravel() for p in parts])
-    weights = np.concatenate([p[2].ravel() for p in parts])
+            cells, weights = _cross(points, directions, chosen, shape, pixel, rows_first)
+            parts.append(_rows(cells, weights, shape[0] * shape[1]))
+            order.append(chosen)
+    if len(parts) == 1:
+        return parts[0]
+    return sparse.vstack(parts, format="csr")[np.argsort(np.concatenate(order))]
+
+
+def _rows(cells: NDArray[np.intp], weights: Array, columns: int) -> sparse.csr_matrix:
+    """Return a matrix with the positive ones of `weights` (rows, n) in the columns `cells`."""
     inside = weights > 0
-    matrix = sparse.coo_matrix(
-        (weights[inside], (rays[inside], cells[inside])),
-        shape=(len(points), shape[0] * shape[1]),
-    )
-    return matrix.tocsr()
+    ends = np.concatenate([[0], inside.sum(1).cumsum()])
+    return sparse.csr_matrix((weights[inside], cells[inside], ends), (len(cells), columns))
 
 
 def _cross(

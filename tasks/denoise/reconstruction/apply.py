@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from .config import CtConfig, MatrixConfig, MriConfig, PictureConfig, SolveOptio
 from .output import check_delivery, deliver
 from .problem import Problem, Scan
 from .solve import Reconstructor
+
+JobConfig = CtConfig | MriConfig | PictureConfig | MatrixConfig
 
 QUIET = 1e-4  # noise is taken as at least this part of the data's root mean square
 BRIGHT = 0.999  # quantile of the classical image that counts as its intensity
@@ -57,10 +60,7 @@ def reconstruct_mri(
     """
     check_output(config.out, config)
     runtime = start(run_options or RunOptions())
-    scans, notes = mri.read_mri(config)
-    for note in notes:
-        warning = note.startswith("warning: ")
-        (progress or Silent()).warn(note[9:]) if warning else (progress or Silent()).info(note)
+    scans = mri.read_mri(config, progress or Silent())
     return _finish("mri", config, str(config.kspace), scans, config.positive, runtime, progress)
 
 
@@ -101,7 +101,7 @@ def reconstruct_matrix(
     return _finish("matrix", config, str(config.data), [scan], config.positive, runtime, progress)
 
 
-def check_output(out: Any, config: SolveOptions) -> None:
+def check_output(out: Path, config: SolveOptions) -> None:
     """Fail before work starts when the output could not be written."""
     if str(out) != "-":
         check_writable(out, config.overwrite)
@@ -113,7 +113,7 @@ def check_output(out: Any, config: SolveOptions) -> None:
 
 def _finish(
     instrument: str,
-    config: CtConfig | MriConfig | PictureConfig | MatrixConfig,
+    config: JobConfig,
     source: str,
     scans: Sequence[Scan],
     positive: bool,
@@ -140,7 +140,7 @@ def _finish(
 
 def solve_all(
     instrument: str,
-    config: CtConfig | MriConfig | PictureConfig | MatrixConfig,
+    config: JobConfig,
     scans: Sequence[Scan],
     positive: bool,
     runtime: Runtime,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ....core.arrays import entries, read_array
 from ....core.errors import DataError, UsageError
 from ....core.operators.fourier import MaskedFourier
+from ....core.progress import Progress, Silent
 from .config import MriConfig
 from .noise import kspace_noise
 from .problem import Scan
@@ -22,26 +23,25 @@ Array = NDArray[Any]
 PHASE = 0.02  # part of the image's energy that may be imaginary in a real image
 
 
-def read_mri(config: MriConfig) -> tuple[list[Scan], list[str]]:
-    """Return one scan per slice, and remarks on what was assumed.
+def read_mri(config: MriConfig, progress: Progress) -> list[Scan]:
+    """Return one scan per slice; says what it assumes.
 
     Raises `DataError` for data that are not complex, or masks and coils that do not fit.
     """
     volume = _read_kspace(config)
-    mask, said = _read_mask(config, volume)
-    notes = [said] if said else []
-    scans = []
+    mask = _read_mask(config, volume, progress)
+    scans: list[Scan] = []
     for kspace in volume:
         data = torch.from_numpy(np.ascontiguousarray(kspace)).to(torch.complex64) * mask
-        coils, more = _choose_coils(config, data, mask)
-        notes += [note for note in more if note not in notes]
+        # What holds for the first slice is not said again for the others.
+        coils = _choose_coils(config, data, mask, Silent() if scans else progress)
         operator = MaskedFourier(mask, (data.shape[1], data.shape[2]), coils, config.centred)
         centred = data if config.centred else torch.fft.fftshift(data, (-2, -1))
         place = mask if config.centred else torch.fft.fftshift(mask)
         numbers = 2 * len(data) * int(mask.sum())
         noise = kspace_noise(centred, place)
         scans.append(Scan(operator, data[None], operator.zero_filled(data[None]), numbers, noise))
-    return scans, notes
+    return scans
 
 
 def _read_kspace(config: MriConfig) -> Array:
@@ -78,17 +78,16 @@ def _coils_first(array: Array, path: Path) -> Array:
     return np.moveaxis(array[:, :, 0], -1, 0) if array.ndim == 4 else array[:, :, 0]
 
 
-def _read_mask(config: MriConfig, volume: Array) -> tuple[Tensor, str]:
-    """Return the mask (H, W) of floats, and a remark where it was found in the data."""
+def _read_mask(config: MriConfig, volume: Array, progress: Progress) -> Tensor:
+    """Return the mask (H, W) of zeros and ones."""
     shape = volume.shape[2:]
     if config.mask is None:
         seen = (volume != 0).any(axis=(0, 1))
         if not seen.any():
             raise DataError(f"{config.kspace} is zero everywhere")
-        share = float(seen.mean())
-        return torch.from_numpy(seen).float(), (
-            f"no --mask: the {100 * share:.0f} % of the samples that are not 0 count as measured"
-        )
+        share = f"{100 * float(seen.mean()):.0f} %"
+        progress.info(f"no --mask: the {share} of the samples that are not 0 count as measured")
+        return torch.from_numpy(seen).float()
     mask = np.squeeze(read_array(config.mask))
     if mask.shape not in (shape, shape[1:]):
         raise DataError(
@@ -97,13 +96,15 @@ def _read_mask(config: MriConfig, volume: Array) -> tuple[Tensor, str]:
         )
     if not mask.any():
         raise DataError(f"{config.mask} is zero everywhere: nothing was measured")
-    return torch.from_numpy(np.broadcast_to(mask != 0, shape).copy()).float(), ""
+    return torch.from_numpy(np.broadcast_to(mask != 0, shape).copy()).float()
 
 
-def _choose_coils(config: MriConfig, data: Tensor, mask: Tensor) -> tuple[Tensor | None, list[str]]:
-    """Return the sensitivities (coils, H, W) or None, and remarks."""
+def _choose_coils(
+    config: MriConfig, data: Tensor, mask: Tensor, progress: Progress
+) -> Tensor | None:
+    """Return the sensitivities (coils, H, W), None for one coil that sees all alike."""
     if config.coils not in ("auto", "estimate", "none"):
-        return _read_coils(Path(config.coils), tuple(data.shape)), []
+        return _read_coils(Path(config.coils), tuple(data.shape))
     several = len(data) > 1
     if config.coils == "none" and several:
         raise UsageError(f"--coils none, but {config.kspace} has {len(data)} coils")
@@ -114,14 +115,15 @@ def _choose_coils(config: MriConfig, data: Tensor, mask: Tensor) -> tuple[Tensor
         if not config.centred:
             maps = torch.fft.ifftshift(maps, (-2, -1))
         width = central_columns(place)
-        return maps, [f"sensitivities estimated from the central {width} columns"]
+        progress.info(f"sensitivities estimated from the central {width} columns")
+        return maps
     share = phase_share(centred, place)
     if config.coils == "auto" and share > PHASE:
-        return None, [
-            f"warning: {100 * share:.0f} % of the image's energy is imaginary, but it is taken as "
-            "real; --coils estimate models the phase"
-        ]
-    return None, []
+        progress.warn(
+            f"{100 * share:.0f} % of the image's energy is imaginary, but it is taken as real; "
+            "--coils estimate models the phase"
+        )
+    return None
 
 
 def _read_coils(path: Path, shape: tuple[int, ...]) -> Tensor:

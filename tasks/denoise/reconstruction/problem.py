@@ -66,7 +66,9 @@ class Problem:
     def misfit(self, x: Tensor) -> float:
         """Return ||H x - y|| in units of the data."""
         difference = self.operator(x) - self._scaled
-        return self.intensity * float(torch.linalg.vector_norm(difference, dtype=_wide(difference)))
+        return self.intensity * float(
+            torch.linalg.vector_norm(difference, dtype=widest(difference))
+        )
 
     @property
     def expected_misfit(self) -> float:
@@ -89,7 +91,8 @@ class Problem:
         return float(image.std()) * self.noise / self.intensity / self.norm**2
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
+def widest(tensor: Tensor) -> torch.dtype:
+    """Return the double-precision kind of a tensor."""
     return torch.complex128 if tensor.is_complex() else torch.float64
 
 

@@ -16,28 +16,33 @@ from ....core.runtime import stream
 from ....core.solvers import Solution, accelerated_gradient
 from ..model import Ridge
 from .config import AUTO, DISCREPANCY, SolveOptions
-from .problem import Penalty, Problem, RidgePenalty, amplitude
+from .problem import Penalty, Problem, RidgePenalty, amplitude, widest
 from .variation import TotalVariation
 
-ROUGH = 10.0  # while searching for a strength, tolerances may be this much wider
+ROUGH = 3.0  # on the way to an image, tolerances may be this much wider
 MATCH = 0.02  # how well a misfit must meet the noise, relatively
 SEARCHES, REACH = 12, 1e3  # evaluations, and how far from the usual strength they may go
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What `auto` means for an instrument: strengths as parts of `noise_strength`, and mu."""
+    """What `auto` means for an instrument: strengths as parts of `noise_strength`, and mu.
+
+    A weak prior fills what was not measured slowly: `warm_up` are multiples of the strength that
+    are solved roughly before, each from the image of the one before.
+    """
 
     crr: float
     mu: float
     tv: float
+    warm_up: tuple[float, ...] = ()
 
 
 # Best on tuning images: `python -m tests.experiments reconstruct-tune`.
 TUNED = {
     "ct": Tuning(crr=0.25, mu=10.0, tv=0.7),
-    "mri": Tuning(crr=0.12, mu=20.0, tv=0.12),
-    "image": Tuning(crr=0.5, mu=10.0, tv=0.7),
+    "mri": Tuning(crr=0.015, mu=40.0, tv=0.015, warm_up=(128.0, 16.0, 4.0, 2.0)),
+    "image": Tuning(crr=0.25, mu=10.0, tv=0.35),
     "matrix": Tuning(crr=0.25, mu=10.0, tv=0.7),
 }
 
@@ -94,6 +99,20 @@ class Reconstructor:
             title=f"{self.method}, lambda {strength:.3g}",
         )
 
+    def warm_up(
+        self, problem: Problem, strength: float, start: Tensor, progress: Progress | None = None
+    ) -> Tensor:
+        """Return an image to start from."""
+        for factor in self.tuning.warm_up:
+            start = self._rough(problem, factor * strength, start, progress)
+        return start
+
+    def _rough(
+        self, problem: Problem, strength: float, start: Tensor, progress: Progress | None
+    ) -> Tensor:
+        tolerance = min(ROUGH * self.options.tol, 1e-3)
+        return self.solve(problem, strength, start, tolerance=tolerance, progress=progress).x
+
     def reconstruct(
         self, problem: Problem, progress: Progress | None = None
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -104,6 +123,7 @@ class Reconstructor:
         options = self.options
         start = problem.start / problem.intensity
         chosen, start = self.choose(problem, start, progress or Silent())
+        start = self.warm_up(problem, chosen.strength, start, progress)
         solution = self.solve(
             problem, chosen.strength, start, watch=options.certify, progress=progress
         )
@@ -151,8 +171,7 @@ class Reconstructor:
 
         def excess(strength: float) -> float:
             nonlocal image
-            rough = min(ROUGH * self.options.tol, 1e-3)
-            image = self.solve(problem, strength, image, tolerance=rough, progress=progress).x
+            image = self._rough(problem, strength, image, progress)
             return math.log(max(problem.misfit(image), 1e-30) / target)
 
         found, gap = find_root(excess, first)
@@ -226,7 +245,7 @@ def adjoint_error(problem: Problem) -> float:
     imaginary = torch.randn(mapped.shape, generator=stream(0, 4))
     data = (torch.complex(real, imaginary) if mapped.is_complex() else real).to(mapped)
     back = problem.operator.adjoint(data)
-    wide = torch.complex128 if mapped.is_complex() else torch.float64
+    wide = widest(mapped)
     there = float((mapped.to(wide).conj() * data.to(wide)).sum().real)
     here = float((image.double() * back.double()).sum())
     return abs(there - here) / max(float(mapped.norm() * data.norm()), 1e-30)

@@ -108,6 +108,18 @@ def test_the_norm_is_the_largest_singular_value_and_the_floor_is_below_the_small
     assert operator.floor() <= (smallest if rows >= math.prod(SHAPE) else 0.0) + 1e-7
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_gpu_computes_the_same(name: str) -> None:
+    operator, image = MAKERS[name](), random(2, 1, *SHAPE)
+    mapped = operator(image)
+    back = operator.adjoint(mapped)
+    there = operator.to("cuda")
+    torch.testing.assert_close(there(image.cuda()).cpu(), mapped, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(there.adjoint(mapped.cuda()).cpu(), back, atol=1e-4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_other_shapes_are_refused(name: str) -> None:
     operator = MAKERS[name]()

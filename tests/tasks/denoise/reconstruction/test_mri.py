@@ -9,6 +9,7 @@ import torch
 
 from mlkit.core.errors import DataError, UsageError
 from mlkit.core.operators.fourier import MaskedFourier
+from mlkit.core.progress import Silent
 from mlkit.tasks.denoise.reconstruction.config import MriConfig
 from mlkit.tasks.denoise.reconstruction.mri import read_mri
 from mlkit.tasks.denoise.reconstruction.simulate import coil_maps, random_columns
@@ -37,8 +38,22 @@ def save(tmp_path: Path) -> Any:
     return write
 
 
-def read(path: Path, **options: Any) -> Any:
-    return read_mri(MriConfig.create(kspace=path, **options))
+class Listener(Silent):
+    """Remembers remarks too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def read(path: Path, **options: Any) -> tuple[list[Any], list[str]]:
+    """Return the scans, and what was said."""
+    listener = Listener()
+    scans = read_mri(MriConfig.create(kspace=path, **options), listener)
+    return scans, listener.notes + [f"warning: {text}" for text in listener.warnings]
 
 
 def test_one_coil_needs_no_mask_and_no_maps(save: Any) -> None:
