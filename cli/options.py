@@ -20,8 +20,9 @@ import typer
 from pydantic import Field
 from pydantic_core import PydanticUndefined
 
-from ..core.config import Config, Flag, flag_of, read_toml
+from ..core.config import TUNING, Config, Flag, flag_of, read_toml
 from ..core.errors import UsageError
+from ..core.options import MODEL, OUTPUT, RUN, TRAINING
 from .output import Session
 
 
@@ -29,17 +30,17 @@ class OutputOptions(Config):
     """Options of every command: what is printed, and where settings come from."""
 
     json_output: Annotated[
-        bool, Flag("--json", panel="Output"), Field(description="Print one JSON document.")
+        bool, Flag("--json", panel=OUTPUT), Field(description="Print one JSON document.")
     ] = False
     quiet: Annotated[
-        bool, Flag("--quiet", "-q", panel="Output"), Field(description="No progress, no notes.")
+        bool, Flag("--quiet", "-q", panel=OUTPUT), Field(description="No progress, no notes.")
     ] = False
     verbose: Annotated[
-        bool, Flag("--verbose", "-v", panel="Output"), Field(description="Say more on stderr.")
+        bool, Flag("--verbose", "-v", panel=OUTPUT), Field(description="Say more on stderr.")
     ] = False
     config: Annotated[
         Path | None,
-        Flag("--config", panel="Output", metavar="FILE.toml"),
+        Flag("--config", panel=OUTPUT, metavar="FILE.toml"),
         Field(description="Read options from a TOML file; flags win over it."),
     ] = None
 
@@ -89,7 +90,7 @@ def _command_line(command: str) -> str:
 
 def _fields(configs: Mapping[str, type[Config]]) -> list[tuple[type[Config], str]]:
     """List all fields: arguments first, then plain options, then the panels."""
-    order = {"Options": 0, "Model": 1, "Training": 2, "Run": 3, "Output": 4, "Tuning": 5}
+    order = {"Options": 0, MODEL: 1, TRAINING: 2, RUN: 3, OUTPUT: 4, TUNING: 5}
     fields: dict[str, tuple[type[Config], str]] = {}
     for model in configs.values():
         for field in model.model_fields:

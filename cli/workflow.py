@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..core.config import Config, Flag
 from ..core.errors import UsageError
-from ..core.options import RunOptions
+from ..core.options import OUTPUT, OverwriteOption, RunOptions
 from ..core.results import Result, Table
 from ..tasks import METHODS
 from .output import Session
@@ -130,7 +130,7 @@ def env(session: Session, config: EnvConfig) -> None:
     session.finish(Result(metrics=metrics, tables=(Table("Environment", ("", "value"), rows),)))
 
 
-class DemoConfig(Config):
+class DemoConfig(OverwriteOption):
     """Options of `mlkit demo`."""
 
     method: Annotated[
@@ -139,11 +139,8 @@ class DemoConfig(Config):
         Field(description="Which method; without it all of them, one after the other."),
     ] = None
     out: Annotated[
-        Path, Flag("--out", "-o", panel="Output", metavar="DIR"), Field(description="Where to.")
+        Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Where to.")
     ] = Path("mlkit-demo")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel="Output"), Field(description="Replace an earlier demo.")
-    ] = False
 
 
 def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
@@ -176,7 +173,7 @@ def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
     )
 
 
-class ExportConfig(Config):
+class ExportConfig(OverwriteOption):
     """Options of `mlkit export`."""
 
     file: Annotated[
@@ -184,12 +181,9 @@ class ExportConfig(Config):
     ]
     out: Annotated[
         Path,
-        Flag("--out", "-o", panel="Output", metavar="FILE"),
+        Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
         Field(description="Where to write; .onnx or .pt2 decides the format."),
     ] = Path("model.onnx")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel="Output"), Field(description="Replace an existing file.")
-    ] = False
     factory: Annotated[
         str | None,
         Flag("--factory", metavar="PKG.MODULE:FUNCTION"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,26 @@ from .config import TUNING, Config, Flag
 RUN = "Run"
 TRAINING = "Training"
 BATCH = "Batch"
+MODEL = "Model"
+OUTPUT = "Output"
+
+
+class OverwriteOption(Config):
+    """Option of every command that writes files it is told the names of."""
+
+    overwrite: Annotated[
+        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace existing files.")
+    ] = False
+
+
+class ResumeOption(Config):
+    """Option of every command that leaves a run folder."""
+
+    resume: Annotated[
+        Path | None,
+        Flag("--resume", panel=TRAINING, metavar="DIR"),
+        Field(description="Continue the interrupted run in this folder."),
+    ] = None
 
 
 class RunOptions(Config):

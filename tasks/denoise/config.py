@@ -8,10 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ...core.config import TUNING, Config, Flag
-from ...core.options import TRAINING, TrainOptions
+from ...core.options import MODEL, OUTPUT, ResumeOption, TrainOptions
 
-MODEL = "Model"
-OUTPUT = "Output"
 LARGEST_SIGMA = 100.0
 
 
@@ -161,7 +159,7 @@ class DenoiseTraining(
     """Options of the training run, with what suits this method as defaults."""
 
 
-class TrainConfig(Config):
+class TrainConfig(ResumeOption):
     """Options of `mlkit train denoise`."""
 
     data: Annotated[
@@ -172,11 +170,6 @@ class TrainConfig(Config):
     out: Annotated[
         Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Run folder.")
     ] = Path("runs/denoise")
-    resume: Annotated[
-        Path | None,
-        Flag("--resume", panel=TRAINING, metavar="DIR"),
-        Field(description="Continue this run."),
-    ] = None
     sigma: Annotated[
         float,
         Flag("--sigma", "-s"),

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ...core.config import TUNING, Config, Flag
-
-MODEL = "Model"
-OUTPUT = "Output"
+from ...core.options import MODEL, OUTPUT, OverwriteOption, ResumeOption
 
 
 class ModelOptions(Config):
@@ -225,7 +223,15 @@ def _safetensors(config: Any) -> Any:
     return config
 
 
-class PruneConfig(ModelOptions, PlanOptions, EffortOptions, SynthesisOptions, RepairOptions):
+class PruneConfig(
+    ModelOptions,
+    PlanOptions,
+    EffortOptions,
+    SynthesisOptions,
+    RepairOptions,
+    OverwriteOption,
+    ResumeOption,
+):
     """All options of `mlkit prune`."""
 
     out: Annotated[
@@ -233,18 +239,10 @@ class PruneConfig(ModelOptions, PlanOptions, EffortOptions, SynthesisOptions, Re
         Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
         Field(description="Where to write the smaller model (.safetensors)."),
     ] = Path("pruned.safetensors")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an existing file.")
-    ] = False
     run: Annotated[
         Path | None,
         Flag("--run", panel=OUTPUT, metavar="DIR"),
         Field(description="Keep synthetic images, training state and report.html here."),
-    ] = None
-    resume: Annotated[
-        Path | None,
-        Flag("--resume", panel="Training", metavar="DIR"),
-        Field(description="Continue an interrupted run from its folder."),
     ] = None
     plot: Annotated[
         Path | None,
@@ -294,7 +292,7 @@ class PruneConfig(ModelOptions, PlanOptions, EffortOptions, SynthesisOptions, Re
         return _safetensors(self)
 
 
-class SynthesizeConfig(ModelOptions, EffortOptions, SynthesisOptions):
+class SynthesizeConfig(ModelOptions, EffortOptions, SynthesisOptions, OverwriteOption):
     """Options of `mlkit data synthetic-images`."""
 
     out: Annotated[
@@ -302,9 +300,6 @@ class SynthesizeConfig(ModelOptions, EffortOptions, SynthesisOptions):
         Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
         Field(description="Where to write the images (.safetensors, 16 bit)."),
     ] = Path("images.safetensors")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an existing file.")
-    ] = False
     plot: Annotated[
         Path | None,
         Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
@@ -316,7 +311,7 @@ class SynthesizeConfig(ModelOptions, EffortOptions, SynthesisOptions):
         return _safetensors(self)
 
 
-class TrainConfig(Config):
+class TrainConfig(ResumeOption):
     """Options of `mlkit train prune`: a classifier on your images, to prune later."""
 
     data: Annotated[
@@ -329,11 +324,6 @@ class TrainConfig(Config):
         Flag("--out", "-o", panel=OUTPUT, metavar="DIR"),
         Field(description="Run folder."),
     ] = Path("runs/prune")
-    resume: Annotated[
-        Path | None,
-        Flag("--resume", panel="Training", metavar="DIR"),
-        Field(description="Continue the run in this folder."),
-    ] = None
     model: Annotated[str, Flag("--model", panel=MODEL), Field(description="Network to train.")] = (
         "small_resnet"
     )

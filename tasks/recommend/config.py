@@ -8,10 +8,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ...core.config import TUNING, Config, Flag
-from ...core.options import RUN, TRAINING, TrainOptions
+from ...core.options import (
+    MODEL,
+    OUTPUT,
+    RUN,
+    TRAINING,
+    OverwriteOption,
+    ResumeOption,
+    TrainOptions,
+)
 
-MODEL = "Model"
-OUTPUT = "Output"
 DATA = "Data"
 
 Variant = Literal["sa", "dr", "mind", "dnn", "gru4rec", "popular"]
@@ -195,7 +201,7 @@ class RecommendTrainOptions(TrainOptions):
     ] = "constant"
 
 
-class TrainConfig(ColumnOptions, SplitOptions, ModelOptions, LossOptions):
+class TrainConfig(ColumnOptions, SplitOptions, ModelOptions, LossOptions, ResumeOption):
     """Options of `mlkit train recommend`."""
 
     log: Annotated[
@@ -213,11 +219,6 @@ class TrainConfig(ColumnOptions, SplitOptions, ModelOptions, LossOptions):
         Flag("--out", "-o", panel=OUTPUT, metavar="DIR"),
         Field(description="Run folder."),
     ] = Path("runs/recommend")
-    resume: Annotated[
-        Path | None,
-        Flag("--resume", panel=TRAINING, metavar="DIR"),
-        Field(description="Continue the run in this folder."),
-    ] = None
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Flag("--preset"),
@@ -245,7 +246,7 @@ class MergeOptions(Config):
     ] = "first"
 
 
-class RecommendConfig(ColumnOptions, MergeOptions):
+class RecommendConfig(ColumnOptions, MergeOptions, OverwriteOption):
     """Options of `mlkit recommend`."""
 
     log: Annotated[
@@ -290,9 +291,6 @@ class RecommendConfig(ColumnOptions, MergeOptions):
         Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
         Field(description="Write .csv or .jsonl; - for standard output (CSV)."),
     ] = None
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace existing files.")
-    ] = False
     plot: Annotated[
         Path | None,
         Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
@@ -434,7 +432,7 @@ class CheckConfig(ColumnOptions):
     ] = 5
 
 
-class SynthConfig(Config):
+class SynthConfig(OverwriteOption):
     """Options of `mlkit data recommend-synth`."""
 
     out: Annotated[
@@ -442,9 +440,6 @@ class SynthConfig(Config):
         Flag("--out", "-o", panel=OUTPUT, metavar="DIR"),
         Field(description="Folder for log.csv and items.csv."),
     ] = Path("recommend-synth")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace existing files.")
-    ] = False
     users: Annotated[int, Flag("--users"), Field(ge=10, description="Users.")] = 2000
     catalogue: Annotated[int, Flag("--catalogue"), Field(ge=20, description="Items.")] = 400
     length: Annotated[

@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from ....core.config import TUNING, Config, Flag
+from ....core.options import MODEL, OUTPUT, OverwriteOption
 
-MODEL = "Model"
-OUTPUT = "Output"
 GEOMETRY = "Geometry"
 AUTO, DISCREPANCY = "auto", "discrepancy"
 
 
-class SolveOptions(Config):
+class SolveOptions(OverwriteOption):
     """What all reconstructions have in common: the prior's strength, when to stop, what to show."""
 
     strength: Annotated[
@@ -55,9 +54,6 @@ class SolveOptions(Config):
         Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="A prior from 'mlkit train denoise'; default: the embedded one."),
     ] = None
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an existing file.")
-    ] = False
     plot: Annotated[
         Path | None,
         Flag("--plot", panel=OUTPUT, metavar="FILE.png"),

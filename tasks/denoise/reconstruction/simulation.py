@@ -8,10 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 from ....core.config import Flag
-from .config import OUTPUT, BeamOptions, Sized
+from ....core.options import OUTPUT, OverwriteOption
+from .config import BeamOptions, Sized
 
 
-class Simulation(Sized):
+class Simulation(Sized, OverwriteOption):
     """What the simulated data sets have in common."""
 
     image: Annotated[
@@ -22,9 +23,6 @@ class Simulation(Sized):
     out: Annotated[
         Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Folder.")
     ] = Path("scan")
-    overwrite: Annotated[
-        bool, Flag("--overwrite", panel=OUTPUT), Field(description="Replace an earlier one.")
-    ] = False
 
 
 class SinogramConfig(Simulation, BeamOptions):
