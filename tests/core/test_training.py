@@ -15,17 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mlkit.core.errors import CheckpointError, DataError, DivergedError, InterruptedRun
+from mlkit.core.optimizers import SparseAndDense, clip_gradients, make_optimizer
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.core.runtime import start
-from mlkit.core.training import (
-    Objective,
-    Run,
-    SparseAndDense,
-    clip_gradients,
-    fit,
-    learning_rate,
-    make_optimizer,
-)
+from mlkit.core.training import Objective, Run, fit, learning_rate
 
 from . import training_script
 from .training_script import Points, Regression
