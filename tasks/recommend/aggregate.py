@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ...core.retrieval import top_k
 
+PAIRS = 1 << 25  # similarities held at once: 128 MiB of float32
+
 
 class Lists(NamedTuple):
     """Recommendations: item numbers (U, N) with -1 behind short lists, f, proposing interest."""
@@ -44,12 +46,20 @@ class Labels:
 
         A list of fewer than two items has diversity 0.
         """
+        return torch.cat([self._diversity(part) for part in items.split(_rows(items))])
+
+    def _diversity(self, items: Tensor) -> Tensor:
         there = (items >= 0).double()
         pairs = there[:, :, None] * there[:, None, :]
         different = (1 - self.similarity(items).double()) * pairs
         apart = different.sum((1, 2)) - different.diagonal(dim1=1, dim2=2).sum(1)
         count = there.sum(1)
         return apart / (count * (count - 1)).clamp_min(1)
+
+
+def _rows(items: Tensor) -> int:
+    """Return how many rows of (U, C) may be compared pair by pair at once."""
+    return max(1, PAIRS // max(1, items.shape[1] ** 2))
 
 
 def greedy(scores: Tensor, similarity: Tensor, count: int, dial: float) -> Tensor:
@@ -79,7 +89,11 @@ class Candidates(NamedTuple):
 
     def merge(self, count: int, dial: float, labels: Labels) -> Lists:
         """Return the `count` items that the greedy choice takes with this value of the dial."""
-        places = greedy(self.scores, labels.similarity(self.items), count, dial)
+        step = _rows(self.items)
+        parts = zip(self.items.split(step), self.scores.split(step), strict=True)
+        places = torch.cat(
+            [greedy(scores, labels.similarity(items), count, dial) for items, scores in parts]
+        )
         there, at = places >= 0, places.clamp_min(0)
         return Lists(
             self.items.gather(1, at).masked_fill(~there, -1),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mlkit.tasks.recommend import aggregate
 from mlkit.tasks.recommend.aggregate import Labels, candidates, greedy, recommend_lists
 
 
@@ -132,6 +133,17 @@ def test_diversity_counts_pairs() -> None:
     assert labels.diversity(lists).tolist() == pytest.approx([5 / 6, 0.0, 0.0])
     sets = torch.tensor([[0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.bool)
     assert float(Labels(sets).diversity(torch.tensor([[1, 2, 3]]))) == pytest.approx(2.5 / 3)
+
+
+def test_few_rows_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    interests, table = interests_and_table(4)
+    labels = Labels(torch.arange(300) % 7)
+    whole = recommend_lists(interests, table, 20, dial=0.5, labels=labels)
+    diversity = labels.diversity(whole.items)
+    monkeypatch.setattr(aggregate, "PAIRS", 1)
+    parts = recommend_lists(interests, table, 20, dial=0.5, labels=labels)
+    assert torch.equal(whole.items, parts.items)
+    assert torch.equal(diversity, labels.diversity(parts.items))
 
 
 def test_the_dial_raises_diversity_and_costs_score() -> None:
