@@ -174,7 +174,7 @@ class TrainConfig(Config):
     ] = Path("runs/denoise")
     resume: Annotated[
         Path | None,
-        Flag("--resume", panel=OUTPUT, metavar="DIR"),
+        Flag("--resume", panel="Training", metavar="DIR"),
         Field(description="Continue this run."),
     ] = None
     sigma: Annotated[
