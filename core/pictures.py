@@ -65,6 +65,7 @@ def read_picture(path: str | Path) -> Picture:
     of a kind that has no 8- or 16-bit form.
     """
     from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
 
     name = "standard input" if str(path) == "-" else str(path)
     try:
@@ -76,7 +77,7 @@ def read_picture(path: str | Path) -> Picture:
             return _decode(image, data, name)
     except FileNotFoundError as error:
         raise DataError(f"{name} does not exist") from error
-    except pillow.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(f"{name} is not a readable image (unknown format)") from error
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
