@@ -60,10 +60,6 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-# The sets other than the first get these alone: each more costs an hour on a small machine.
-FEW = ("SA", "SA, K = 1", "SA, readout max", "DR, init 0.1", "DNN")
-
-
 class Set(NamedTuple):
     """A data set of the experiment and its budget; small sets change their split with the seed."""
 
@@ -110,8 +106,6 @@ def _run(data: Path, seeds: int, methods: dict[str, Any], peers: bool) -> dict[s
                 arms["MostPopular"] = partial(_scores, popular, split, 1, labels)
                 arms["implicit ALS"] = partial(_als, split, labels, seed)
             for method, (network, loss) in methods.items():
-                if chosen.resplit and method in VARIANTS and method not in FEW:
-                    continue
                 arms[method] = partial(_train, split, labels, chosen, seed, network, loss)
             for method, arm in arms.items():
                 begin = time.process_time()
