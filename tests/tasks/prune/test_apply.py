@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,8 @@ def test_stages_scopes_and_a_second_pruning(tmp_path: Path) -> None:
 def test_an_interrupted_run_is_resumed_to_the_same_model(
     tmp_path: Path, part: str, when: int
 ) -> None:
+    # A shell that starts the tests in the background makes them deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = {"synthesis_batch": 8}
     whole = prune(tmp_path, run=tmp_path / "whole", **options)
 
@@ -133,10 +138,6 @@ def test_an_interrupted_run_is_resumed_to_the_same_model(
         steps = 0
 
         def task(self, title: str, total: int | None = None) -> Any:
-            import os
-            import signal
-            from contextlib import contextmanager
-
             @contextmanager
             def watch() -> Any:
                 class Task:
