@@ -201,7 +201,7 @@ class ConvexRidge(nn.Module):
         `rule` "averaged" makes every denoiser non-expansive, "descent" takes longer steps. In
         training mode the Lipschitz constant is tracked, otherwise the stored one is used.
         """
-        strength, scale = self.strength.clamp(min=1e-4), self.scale.clamp(min=1e-2)
+        strength, scale = _at_least(self.strength, 1e-4), _at_least(self.scale, 1e-2)
         ridge = ridge or self.ridge()
         bound = self.track_lipschitz(ridge) if self.training else self.lipschitz
         # The first step is of length 2 / bound on R alone; the strength cancels.
@@ -211,6 +211,15 @@ class ConvexRidge(nn.Module):
         for _ in range(steps - 1):
             x = x - length * ((x - noisy) + strength * ridge.gradient(scale * x))
         return x
+
+
+def _at_least(x: Tensor, least: float) -> Tensor:
+    """Return max(x, least), whose gradient is that of x everywhere.
+
+    With a plain clamp a number that one large step of the optimiser took below the limit would
+    never come back.
+    """
+    return x + (x.clamp(min=least) - x).detach()
 
 
 def _normalised(u: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from .problem import Denoising
 Point = dict[str, float]
 
 LEVELS = (5.0, 15.0, 25.0, 50.0)
-LARGEST_SCALE = 20.0
+SMALLEST_SCALE, LARGEST_SCALE = 0.1, 20.0
 FINEST = 1.15
+INDIFFERENT = 0.01  # dB; a smaller mu that costs no more is preferred, it takes fewer iterations
 TOLERANCE = 1e-3  # of a solution during the search; costs a few hundredths of a dB
 
 
@@ -82,10 +83,12 @@ def tune(
 ) -> list[Point]:
     """Return the best lambda and mu at each noise level, by mean PSNR on `clean` (B, 1, H, W).
 
-    Both are searched at the middle level; mu matters little, and stays for the others.
+    Both are searched at the middle level, lambda alone at the others. Then mu, which matters
+    little but costs iterations, is lowered at each level as far as PSNR allows.
     """
     middle = sorted(levels)[len(levels) // 2]
-    found: dict[float, Point] = {}
+    found: dict[float, Point] = {}  # the best of each level
+    tuned: dict[float, Point] = {}
     with (progress or Silent()).task("tuning", len(levels)) as task:
         for sigma in sorted(levels, key=lambda level: abs(level - middle)):
             score = _Score(ridge, clean, sigma)
@@ -94,14 +97,25 @@ def tune(
                 near = found[middle]
                 start, factors = (near["strength"] * sigma / middle, near["scale"]), (1.5, 1.0)
             strength, scale = coarse_to_fine(score, start, factors, largest_second=LARGEST_SCALE)
-            found[sigma] = {
-                "sigma": sigma,
-                "strength": strength,
-                "scale": scale,
-                "psnr": score(strength, scale),
-            }
-            task.advance(1, f"sigma {sigma:g}: lambda {strength:.3g}, mu {scale:.3g}")
-    return [found[sigma] for sigma in sorted(levels)]
+            found[sigma] = {"sigma": sigma, "strength": strength, "scale": scale}
+            tuned[sigma] = found[sigma] | _gentlest(score, strength, scale)
+            task.advance(
+                1, "sigma {sigma:g}: lambda {strength:.3g}, mu {scale:.3g}".format(**tuned[sigma])
+            )
+    return [tuned[sigma] for sigma in sorted(levels)]
+
+
+def _gentlest(
+    score: Callable[[float, float], float], strength: float, scale: float
+) -> dict[str, float]:
+    """Return the smallest mu (in steps of 1.5) whose PSNR is that of the best one, and the PSNR."""
+    best = found = score(strength, scale)
+    while scale / 1.5 >= SMALLEST_SCALE:
+        lower = score(strength, scale / 1.5)
+        if lower < best - INDIFFERENT:
+            break
+        scale, found = scale / 1.5, lower
+    return {"scale": scale, "psnr": found}
 
 
 class _Score:

@@ -238,6 +238,21 @@ def test_the_tracked_lipschitz_constant_approaches_the_bound() -> None:
     assert 0.8 * ridge.lipschitz() <= float(model.lipschitz) <= ridge.lipschitz()
 
 
+def test_a_strength_below_its_limit_can_come_back() -> None:
+    model = random_model()
+    clean = picture().float()
+    noisy = clean + noise(clean, 25).float()
+    with torch.no_grad():
+        model.strength.fill_(-0.3)
+    at_limit = model.denoise(noisy, 3)
+    (at_limit - clean).square().sum().backward()
+    assert model.strength.grad is not None
+    assert float(model.strength.grad) != 0
+    with torch.no_grad():
+        model.strength.fill_(1e-4)
+    torch.testing.assert_close(at_limit, model.denoise(noisy, 3))
+
+
 @torch.no_grad()
 def test_tracking_survives_flat_splines() -> None:
     """At the start all slopes are 0; the constant must be found once they are not."""
