@@ -169,36 +169,24 @@ class LossOptions(Config):
     ] = 0.0
 
 
-class RecommendTrainOptions(TrainOptions):
+class RecommendTrainOptions(
+    TrainOptions,
+    defaults={
+        "steps": 5000,
+        "save_every": 500,
+        "patience": 5,
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "schedule": "constant",
+    },
+):
     """The options of every training run, with the paper's Adam as default."""
 
-    steps: Annotated[
-        int, Flag(panel=TRAINING), Field(ge=0, description="Most steps; 0 trains for --epochs.")
-    ] = 5000
     lr: Annotated[
         float,
         Flag(panel=TRAINING),
         Field(ge=0, description="Learning rate; 0: the variant's own (dr 0.005, others 0.001)."),
     ] = 0.0
-    save_every: Annotated[
-        int, Flag(panel=TRAINING), Field(ge=0, description="Steps between evaluations.")
-    ] = 500
-    patience: Annotated[
-        int,
-        Flag(panel=TRAINING),
-        Field(ge=0, description="Stop after this many evaluations without a better one; 0: never."),
-    ] = 5
-    optimizer: Annotated[
-        Literal["sgd", "adamw"], Flag(panel=TUNING), Field(description="Update rule.")
-    ] = "adamw"
-    weight_decay: Annotated[
-        float, Flag(panel=TUNING), Field(ge=0, description="Decay of the weights.")
-    ] = 0.0
-    schedule: Annotated[
-        Literal["constant", "cosine", "step"],
-        Flag(panel=TUNING),
-        Field(description="Course of the learning rate after the warm-up."),
-    ] = "constant"
 
 
 class TrainConfig(ColumnOptions, SplitOptions, ModelOptions, LossOptions, ResumeOption):
