@@ -161,9 +161,9 @@ def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
         session.finish(method.demo(config.out, config.overwrite, run, session))
         return
     results = {}
-    for package in dict.fromkeys(packages.values()):  # one package may serve two commands
+    for name, package in packages.items():
         method = import_module(f"mlkit.tasks.{package}")
-        results[package] = method.demo(config.out / package, config.overwrite, run, session)
+        results[name] = method.demo(config.out / name, config.overwrite, run, session)
     session.finish(
         Result(
             outputs={name: str(config.out / name) for name in results},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """A row of the method table. `package` is the folder in `tasks`."""
+    """A row of the method table. `package` is its place in `tasks`."""
 
     name: str
     package: str
@@ -35,7 +35,7 @@ METHODS = (
     ),
     Method(
         "reconstruct",
-        "denoise",
+        "denoise.reconstruction",
         "Turn CT, MRI or other linear measurements into images with the prior of denoise.",
         "sinograms, k-space, blurred or holey pictures (NPY, HDF5, TIFF, MAT, CFL, PNG)",
         "images (NPY, TIFF, PNG)",

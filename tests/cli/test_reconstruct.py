@@ -146,6 +146,16 @@ def test_weights_of_something_else_exit_with_4(mlkit: Mlkit, scan: list[Any]) ->
     assert "prune" in result.err
 
 
+def test_the_demo_leaves_a_report(mlkit: Mlkit, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("mlkit.tasks.denoise.reconstruction.handover.SIZE", "48")
+    result = mlkit("demo", "reconstruct", "-o", tmp_path / "demo")
+    assert result.code == 0, result.err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:image/png") == 1
+    assert "mlkit demo reconstruct" in page
+    assert mlkit("demo", "reconstruct", "-o", tmp_path / "demo").code == 3
+
+
 def test_help_shows_examples(mlkit: Mlkit) -> None:
     for kind in ("ct", "mri", "image", "matrix"):
         result = mlkit("reconstruct", kind, "--help")
