@@ -43,9 +43,9 @@ RATIOS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06, 0.03, 0.015)
 MUS = (3.0, 10.0, 20.0, 40.0)
 # What `reconstruct-tune` chose on the tuning slices; several coils take what one coil takes.
 CHOSEN: dict[str, dict[str, tuple[float, float | None]]] = {
-    "ct": {"TV": (0.7, None), "CRR": (0.25, 10.0)},
-    "mri": {"TV": (0.015, None), "CRR": (0.015, 40.0)},
-    "mri-coils": {"TV": (0.015, None), "CRR": (0.015, 40.0)},
+    "ct": {"TV": (0.7, None), "CRR": (0.35, 10.0)},
+    "mri": {"TV": (0.015, None), "CRR": (0.015, 3.0)},
+    "mri-coils": {"TV": (0.015, None), "CRR": (0.015, 3.0)},
 }
 TOLERANCES = {"ct": 1e-4, "mri": 3e-5, "mri-coils": 3e-5}
 

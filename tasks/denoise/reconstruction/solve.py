@@ -40,10 +40,10 @@ class Tuning:
 
 # Best on tuning images: `python -m tests.experiments reconstruct-tune`.
 TUNED = {
-    "ct": Tuning(crr=0.25, mu=10.0, tv=0.7),
-    "mri": Tuning(crr=0.015, mu=40.0, tv=0.015, warm_up=(128.0, 16.0, 4.0, 2.0)),
+    "ct": Tuning(crr=0.35, mu=10.0, tv=0.7),
+    "mri": Tuning(crr=0.015, mu=3.0, tv=0.015, warm_up=(128.0, 16.0, 4.0, 2.0)),
     "image": Tuning(crr=0.25, mu=10.0, tv=0.35),
-    "matrix": Tuning(crr=0.25, mu=10.0, tv=0.7),
+    "matrix": Tuning(crr=0.35, mu=10.0, tv=0.7),
 }
 
 
