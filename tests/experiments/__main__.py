@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "reconstruct-ct": "reconstruct:ct",
     "reconstruct-mri": "reconstruct:mri",
     "reconstruct-mri-coils": "reconstruct:mri_coils",
+    "reconstruct-image": "reconstruct:image",
 }
 
 
