@@ -1,0 +1,98 @@
+"""Spoken strings made of single recordings: several words of one speaker, with gaps and noise."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...core.audio import read_audio, write_wav
+from ...core.errors import DataError
+from ...core.files import check_writable, write_text
+from ...core.options import RunOptions
+from ...core.progress import Progress, Silent
+from ...core.results import Result
+from ...core.runtime import stream
+from .config import JoinConfig
+from .data import Utterance
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+RATE = 8000
+LONGEST_GAP_S = 0.11
+_NAME = re.compile(r"([^_]+)_([^_]+)_(\d+)")
+
+
+class Recordings:
+    """Single words in memory, by speaker: files WORD_SPEAKER_INDEX.wav; digits become words."""
+
+    def __init__(self, folder: Path, indices: Collection[int], speakers: Sequence[str] = ()) -> None:
+        self.words: dict[str, list[tuple[str, Tensor]]] = {}
+        for path in sorted(folder.glob("*.wav")):
+            match = _NAME.fullmatch(path.stem)
+            if not match or int(match[3]) not in indices:
+                continue
+            if speakers and match[2] not in speakers:
+                continue
+            word = DIGITS[int(match[1])] if match[1].isdigit() and len(match[1]) == 1 else match[1]
+            samples = read_audio(path, RATE).samples
+            self.words.setdefault(match[2], []).append((word, samples))
+        if not self.words:
+            raise DataError(
+                f"{folder} holds no such recordings",
+                "files must be called WORD_SPEAKER_INDEX.wav; see --indices and --speakers",
+            )
+
+    def join(self, count: int, generator: torch.Generator, noise: float) -> list[Utterance]:
+        """Return `count` strings of three to six words, each of one speaker."""
+        return [self._one(number, generator, noise) for number in range(count)]
+
+    def _one(self, number: int, generator: torch.Generator, noise: float) -> Utterance:
+        def draw(most: int) -> int:
+            return int(torch.randint(most, (1,), generator=generator))
+
+        names = sorted(self.words)
+        speaker = names[draw(len(names))]
+        words, parts = [], []
+        for _ in range(3 + draw(4)):
+            word, samples = self.words[speaker][draw(len(self.words[speaker]))]
+            words.append(word)
+            parts += [samples, torch.zeros(draw(round(LONGEST_GAP_S * RATE)))]
+        audio = torch.cat(parts)
+        audio = (audio + noise * torch.randn(len(audio), generator=generator)).clamp(-1, 1)
+        key = f"{speaker}-{number:05d}"
+        return Utterance(key, None, " ".join(words), speaker, audio=audio)
+
+
+def spoken_strings(
+    config: JoinConfig, run_options: RunOptions | None = None, progress: Progress | None = None
+) -> Result:
+    """Write strings as wav files and a manifest. Raises `DataError` when nothing fits."""
+    progress, options = progress or Silent(), run_options or RunOptions()
+    manifest = config.out / "manifest.jsonl"
+    check_writable(manifest, config.overwrite)
+    first, _, last = config.indices.partition("-")
+    indices = range(int(first), int(last or first) + 1)
+    recordings = Recordings(config.recordings, indices, (config.speakers or "").split(",") if config.speakers else ())
+    made = recordings.join(config.count, stream(options.seed, 7), config.noise)
+    lines = []
+    with progress.task("writing", len(made)) as task:
+        for item in made:
+            assert item.audio is not None
+            name = f"{item.key}.wav"
+            write_wav(config.out / name, item.audio, RATE)
+            seconds = len(item.audio) / RATE
+            line = {"audio_filepath": name, "duration": round(seconds, 4), "text": item.text}
+            lines.append(json.dumps({**line, "speaker": item.speaker}))
+            task.advance()
+    write_text(manifest, "\n".join(lines) + "\n")
+    total = sum(len(item.audio) for item in made if item.audio is not None) / RATE
+    return Result(
+        inputs={"recordings": str(config.recordings)},
+        outputs={"manifest": str(manifest)},
+        metrics={"strings": len(made), "seconds": round(total, 1)},
+        notes=(f"{len(made)} strings, {total / 60:.1f} minutes; next: mlkit train transcribe {manifest}",),
+    )
