@@ -68,6 +68,16 @@ def _spread(values: dict[str, Any]) -> dict[str, Any]:
 # --- N: labels with known noise ---
 
 
+NOISE_ARMS = (
+    ("CTC on noisy labels", "plain", 0.4),
+    ("generalized, true flags", "flags", 0.4),
+    ("generalized, flags from the posterior of model 1", "doubt", 0.4),
+    ("star (sum), true flags", "star", 0.4),
+    ("star (mean), true flags", "star-mean", 0.4),
+    ("CTC on clean labels", "plain", 0.0),
+)
+
+
 class Noisy(Corpus):
     """Transcripts in which a share of the tokens is replaced; knows which."""
 
@@ -148,14 +158,7 @@ def noise(data: Path, seeds: int) -> dict[str, Any]:
         clean = _corpus(folder, range(9, 50), 300, seed, 0)
         test = _corpus(folder, range(5), 150, seed, 1)
         first = None
-        for arm, how, share in (
-            ("CTC on noisy labels", "plain", 0.4),
-            ("generalized, true flags", "flags", 0.4),
-            ("generalized, flags from the posterior of model 1", "doubt", 0.4),
-            ("star (sum), true flags", "star", 0.4),
-            ("star (mean), true flags", "star-mean", 0.4),
-            ("CTC on clean labels", "plain", 0.0),
-        ):
+        for arm, how, share in NOISE_ARMS:
             noisy = Noisy(clean, share, seed)
             if how == "doubt":
                 assert first is not None
@@ -266,6 +269,13 @@ def detectors(data: Path, seeds: int) -> dict[str, Any]:
 # --- C: confidences ---
 
 
+CONTRASTS: dict[str, dict[str, Any]] = {
+    "without contrastive loss": {"contrastive": 0.0},
+    "sequence form, 0.3": {"contrastive": 0.3},
+    "token form, 0.3": {"contrastive": 0.3, "contrast": "token"},
+}
+
+
 @torch.no_grad()
 def _confidences(model: Acoustic, sets: dict[str, Corpus]) -> dict[str, float]:
     """AUROC of every confidence for the tokens that a model writes on the unlabelled set."""
@@ -295,11 +305,7 @@ def confidence(data: Path, seeds: int) -> dict[str, Any]:
     for seed in range(seeds):
         runtime = start(RunOptions(seed=seed, device="cpu"))
         sets = _sets(folder, seed)
-        for arm, options in (
-            ("without contrastive loss", {"contrastive": 0.0}),
-            ("sequence form, 0.3", {"contrastive": 0.3}),
-            ("token form, 0.3", {"contrastive": 0.3, "contrast": "token"}),
-        ):
+        for arm, options in CONTRASTS.items():
             model = _seed_model(sets, seed, runtime, **options)
             found = _confidences(model, sets)
             found["WER"] = 100 * score_greedy(model, sets["test"]).rate
