@@ -458,17 +458,32 @@ class JoinConfig(OverwriteOption):
         Flag("--speakers", metavar="A,B"),
         Field(description="Speakers to take; all without it."),
     ] = None
+    size: Annotated[
+        str, Flag("--size", metavar="A-B"), Field(description="Words in a string.")
+    ] = "3-6"
     noise: Annotated[
         float, Flag("--noise"), Field(ge=0, le=1, description="Deviation of white noise.")
     ] = 0.002
+    speed: Annotated[
+        float,
+        Flag("--speed"),
+        Field(ge=0, le=0.5, description="Change tempo and pitch by up to this share."),
+    ] = 0.0
     out: Annotated[
         Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Where to.")
     ] = Path("strings")
 
-    @field_validator("indices")
+    @field_validator("indices", "size")
     @classmethod
     def _is_range(cls, text: str) -> str:
-        first, _, last = text.partition("-")
-        if not (first.isdigit() and (last or first).isdigit() and int(first) <= int(last or first)):
-            raise ValueError("write A-B, for instance 5-49")
+        bounds(text)
         return text
+
+
+def bounds(text: str) -> tuple[int, int]:
+    """Read A-B, or A alone. Raises `ValueError` for anything else."""
+    first, _, last = text.partition("-")
+    last = last or first
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise ValueError("write A-B, for instance 3-6")
+    return int(first), int(last)

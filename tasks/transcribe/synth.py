@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...core.audio import read_audio, write_wav
+from ...core.audio import read_audio, resample, write_wav
 from ...core.errors import DataError
 from ...core.files import check_writable, write_text
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result
 from ...core.runtime import stream
-from .config import JoinConfig
+from .config import JoinConfig, bounds
 from .data import Utterance
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -46,22 +46,43 @@ class Recordings:
                 "files must be called WORD_SPEAKER_INDEX.wav; see --indices and --speakers",
             )
 
-    def join(self, count: int, generator: torch.Generator, noise: float) -> list[Utterance]:
-        """Return `count` strings of three to six words, each of one speaker."""
-        return [self._one(number, generator, noise) for number in range(count)]
+    def join(
+        self,
+        count: int,
+        generator: torch.Generator,
+        noise: float,
+        sizes: tuple[int, int] = (3, 6),
+        speed: float = 0.0,
+    ) -> list[Utterance]:
+        """Return `count` strings of so many words, each of one speaker.
 
-    def _one(self, number: int, generator: torch.Generator, noise: float) -> Utterance:
+        `speed` changes each string's tempo and pitch by a factor within 1 - speed and 1 + speed:
+        something like another speaker.
+        """
+        return [self._one(number, generator, noise, sizes, speed) for number in range(count)]
+
+    def _one(
+        self,
+        number: int,
+        generator: torch.Generator,
+        noise: float,
+        sizes: tuple[int, int],
+        speed: float,
+    ) -> Utterance:
         def draw(most: int) -> int:
             return int(torch.randint(most, (1,), generator=generator))
 
         names = sorted(self.words)
         speaker = names[draw(len(names))]
         words, parts = [], []
-        for _ in range(3 + draw(4)):
+        for _ in range(sizes[0] + draw(sizes[1] - sizes[0] + 1)):
             word, samples = self.words[speaker][draw(len(self.words[speaker]))]
             words.append(word)
             parts += [samples, torch.zeros(draw(round(LONGEST_GAP_S * RATE)))]
         audio = torch.cat(parts)
+        if speed:
+            steps = round(100 * speed)  # whole percents keep the resampling filters few
+            audio = resample(audio, 100, 100 - steps + draw(2 * steps + 1))
         audio = (audio + noise * torch.randn(len(audio), generator=generator)).clamp(-1, 1)
         key = f"{speaker}-{number:05d}"
         return Utterance(key, None, " ".join(words), speaker, audio=audio)
@@ -74,10 +95,12 @@ def spoken_strings(
     progress, options = progress or Silent(), run_options or RunOptions()
     manifest = config.out / "manifest.jsonl"
     check_writable(manifest, config.overwrite)
-    first, _, last = config.indices.partition("-")
-    indices = range(int(first), int(last or first) + 1)
-    recordings = Recordings(config.recordings, indices, (config.speakers or "").split(",") if config.speakers else ())
-    made = recordings.join(config.count, stream(options.seed, 7), config.noise)
+    first, last = bounds(config.indices)
+    speakers = config.speakers.split(",") if config.speakers else ()
+    recordings = Recordings(config.recordings, range(first, last + 1), speakers)
+    made = recordings.join(
+        config.count, stream(options.seed, 7), config.noise, bounds(config.size), config.speed
+    )
     lines = []
     with progress.task("writing", len(made)) as task:
         for item in made:
