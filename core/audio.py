@@ -54,7 +54,9 @@ def read_audio(
         with soundfile.SoundFile(source) as file:
             _check_size(name, file.frames, file.samplerate)
             first = round(start_s * file.samplerate)
-            last = file.frames if end_s is None else min(file.frames, round(end_s * file.samplerate))
+            last = (
+                file.frames if end_s is None else min(file.frames, round(end_s * file.samplerate))
+            )
             file.seek(min(first, file.frames))
             data = file.read(max(0, last - first), dtype="float32", always_2d=True)
             found, channels = file.samplerate, file.channels

@@ -74,9 +74,7 @@ def count_errors(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) 
     """Count substitutions, deletions and insertions of a shortest edit script."""
     pairs = align(reference, hypothesis)
     return Errors(
-        sum(
-            i is not None and j is not None and reference[i] != hypothesis[j] for i, j in pairs
-        ),
+        sum(i is not None and j is not None and reference[i] != hypothesis[j] for i, j in pairs),
         sum(j is None for _, j in pairs),
         sum(i is None for i, _ in pairs),
         len(reference),

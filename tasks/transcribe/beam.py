@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -73,7 +73,6 @@ class NGram:
 class _Beam:
     blank: float = NOTHING  # log mass of paths that end in a blank
     token: float = NOTHING  # and in the last token
-    total: float = field(default=NOTHING)
 
     def add(self, blank: float = NOTHING, token: float = NOTHING) -> None:
         self.blank, self.token = logaddexp(self.blank, blank), logaddexp(self.token, token)
@@ -99,7 +98,7 @@ class Searcher:
 
     def decode(self, log_probs: Tensor) -> list[int]:
         """Return the tokens of log probabilities (T, V), summed over all paths in the beam."""
-        beams = {(): _Beam(blank=0.0)}
+        beams: dict[Prefix, _Beam] = {(): _Beam(blank=0.0)}
         for frame in log_probs.double():
             likely = (frame[1:] > LEAST).nonzero()[:, 0] + 1
             if not len(likely):
@@ -109,8 +108,8 @@ class Searcher:
             for prefix, beam in beams.items():
                 self._extend(prefix, beam, values, likely.tolist(), following)
             beams = self._best(following)
-        final = {p: b for p, b in beams.items() if self._complete(p)} or beams
-        return list(max(final, key=lambda p: self._rank(p, final[p], end=True)))
+        final = [prefix for prefix in beams if self._complete(prefix)] or list(beams)
+        return list(max(final, key=lambda prefix: self._rank(prefix, beams[prefix], end=True)))
 
     def _extend(
         self,
@@ -185,7 +184,9 @@ class Searcher:
         if self.tokens.units == "word":
             return symbol in self.words
         tail = self._tail(prefix)
-        return (not tail or tail in self.words) if symbol == " " else tail + symbol in self.beginnings
+        return (
+            (not tail or tail in self.words) if symbol == " " else tail + symbol in self.beginnings
+        )
 
     def _complete(self, prefix: Prefix) -> bool:
         if self.words is None or self.tokens.units == "word":

@@ -85,7 +85,11 @@ def _text_facts(config: CheckConfig, texts: list[str]) -> dict[str, Any]:
     found = collect(texts, config.units)
     known = set(LETTERS.symbols)
     strange = [s for s in found.symbols if config.units == "char" and s not in known]
-    return {"tokens": len(found.symbols), "words": len(collect(texts, "word").symbols), "strange": strange[:20]}
+    return {
+        "tokens": len(found.symbols),
+        "words": len(collect(texts, "word").symbols),
+        "strange": strange[:20],
+    }
 
 
 def _text(value: Any) -> str:

@@ -41,7 +41,11 @@ class Trained:
 
 
 def save_model(
-    path: str | Path, model: Acoustic, options: ModelOptions, tokens: Tokens, content: dict[str, Any]
+    path: str | Path,
+    model: Acoustic,
+    options: ModelOptions,
+    tokens: Tokens,
+    content: dict[str, Any],
 ) -> None:
     """Write a model in one step; `content` is added to what it must hold."""
     document = {

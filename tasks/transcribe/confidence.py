@@ -28,7 +28,9 @@ def posterior_confidence(log_probs: Tensor, labels: Labels) -> Tensor:
     live = places < labels.lengths[:, None]
     log_p = scan.total()[:batch]
     # Before each frame: blank u-1 and position u-1 (a NEG column for the first place).
-    blank_in, token_in = (scan.states[:-1, :batch, first : first + 2 * width : 2] for first in (2, 1))
+    blank_in, token_in = (
+        scan.states[:-1, :batch, first : first + 2 * width : 2] for first in (2, 1)
+    )
     # After each frame: blank u and position u+1, their own emission included; nothing but the
     # end follows the last frame, and position U+1 does not exist.
     after = torch.cat((back[1:], torch.full_like(back[:1], NEG)))

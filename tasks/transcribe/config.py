@@ -23,9 +23,7 @@ DECODING = "Decoding"
 FORMATS = ("txt", "json", "srt", "vtt", "ctm")
 
 Arm = Literal["supervised", "pl", "filter", "mask-token", "apl", "oracle-flags", "oracle-labels"]
-Confidence = Literal[
-    "max", "mean", "min", "geo", "posterior", "perturbed", "agreement", "fused"
-]
+Confidence = Literal["max", "mean", "min", "geo", "posterior", "perturbed", "agreement", "fused"]
 
 
 class ModelOptions(Config):
@@ -458,9 +456,9 @@ class JoinConfig(OverwriteOption):
         Flag("--speakers", metavar="A,B"),
         Field(description="Speakers to take; all without it."),
     ] = None
-    size: Annotated[
-        str, Flag("--size", metavar="A-B"), Field(description="Words in a string.")
-    ] = "3-6"
+    size: Annotated[str, Flag("--size", metavar="A-B"), Field(description="Words in a string.")] = (
+        "3-6"
+    )
     noise: Annotated[
         float, Flag("--noise"), Field(ge=0, le=1, description="Deviation of white noise.")
     ] = 0.002

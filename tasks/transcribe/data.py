@@ -130,4 +130,6 @@ class MixedSource:
         """Return a batch of both."""
         count = min(self.labelled_batch, len(self.labelled))
         drawn = torch.randperm(len(self.labelled), generator=generator)[:count]
-        return Mixed(self.labelled.fetch(drawn, generator), self.unlabelled.fetch(indices, generator))
+        return Mixed(
+            self.labelled.fetch(drawn, generator), self.unlabelled.fetch(indices, generator)
+        )

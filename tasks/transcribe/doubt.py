@@ -1,4 +1,4 @@
-"""Which tokens of a pseudo-label are doubted: confidence, threshold, and what they may be instead."""
+"""Which tokens of a pseudo-label are doubted, and what they may be instead."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ class Doubt(nn.Module):
         self.tau.copy_(SMOOTHING * old + (1 - SMOOTHING) * result.tau)
         return result
 
-    def _learn(
-        self, found: dict[str, Tensor], correct: Tensor, groups: Sequence[Tensor]
-    ) -> Tensor:
+    def _learn(self, found: dict[str, Tensor], correct: Tensor, groups: Sequence[Tensor]) -> Tensor:
         x = features(found).cpu()
         owners = torch.cat([g + 10_000 * i for i, g in enumerate(groups)])
         if int((~correct).sum()) < FEWEST_ERRORS:  # nothing to learn from: trust the posterior
@@ -133,7 +131,7 @@ class Doubt(nn.Module):
     def targets(
         self, confidence: Tensor, decoded: Decoded, log_probs: Tensor, frames: Tensor
     ) -> Labels:
-        """Return the decoded tokens as labels with flags, and weights where options ask for them."""
+        """Return the decoded tokens as labels with flags, and weights where an option asks."""
         if self.options.soft:
             flags = (confidence < CERTAIN) & decoded.live
             return decoded.labels(flags, frames, self._soft_weights(confidence, decoded, log_probs))

@@ -13,7 +13,7 @@ from ...core.training import Objective
 from .acceptor import doubtful_loss
 from .config import MethodOptions
 from .data import Mixed, Speech
-from .doubt import Doubt, correctness, still
+from .doubt import Doubt, correctness
 from .greedy import Decoded, greedy, utterance_confidence
 from .lattice import Labels
 from .losses import contrastive_loss, ctc_loss, star_ctc_loss, token_contrastive_loss
@@ -39,7 +39,9 @@ class Supervised(Objective):
     model: Acoustic
     step: Tensor
 
-    def __init__(self, model: Acoustic, options: MethodOptions, steps: int, wait: bool = True) -> None:
+    def __init__(
+        self, model: Acoustic, options: MethodOptions, steps: int, wait: bool = True
+    ) -> None:
         super().__init__()
         self.model, self.options = model, options
         # Before, it would fight the way out of the all-blank plateau.
@@ -53,7 +55,7 @@ class Supervised(Objective):
         return losses
 
     def labelled_losses(self, speech: Speech) -> dict[str, Tensor]:
-        """Return "loss", "ctc", "contrast", and "impossible": utterances too short for their text."""
+        """Return "loss", "ctc", "contrast", "impossible" (utterances too short for their text)."""
         log_probs, frames = self.model(speech.audio, speech.samples, self.options.augment)
         labels = transcript(speech, frames)
         plain = ctc_loss(log_probs, labels)
@@ -68,9 +70,7 @@ class Supervised(Objective):
             "impossible": (~torch.isfinite(plain)).float().sum(),
         }
 
-    def _contrast(
-        self, log_probs: Tensor, frames: Tensor, labels: Labels, plain: Tensor
-    ) -> Tensor:
+    def _contrast(self, log_probs: Tensor, frames: Tensor, labels: Labels, plain: Tensor) -> Tensor:
         """Against what the student wrote in the same noisy pass, or all single substitutions."""
         if self.options.contrast == "token":
             chosen = torch.isfinite(plain)
@@ -130,8 +130,8 @@ class PseudoLabelled(Supervised):
         decay = self.options.teacher_decay
         for mine, new in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
             mine.lerp_(new, 1 - decay)
-        for mine, new in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(new)
+        for kept, fresh in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(fresh)
         self.behind.fill_(False)
 
     def forward(self, batch: Mixed) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ class PseudoLabelled(Supervised):
         facts = self._facts(speech, labels, kept, decoded)
         if not kept.any():
             return facts["kept"].new_zeros(()), facts
-        log_probs, frames = self.model(
+        log_probs, _ = self.model(
             speech.audio[kept], speech.samples[kept], self.options.augment_unlabelled
         )
         labels = labels.take(kept)
@@ -201,7 +201,7 @@ class PseudoLabelled(Supervised):
         facts = {
             "kept": kept.float().mean(),
             "flagged": labels.flags.sum() / labels.lengths.sum().clamp_min(1),
-            "tau": self.doubt.tau.float(),
+            "tau": self.doubt.tau.nan_to_num(0.0),
             "tokens_per_s": decoded.lengths.sum() / seconds,
         }
         if (speech.lengths >= 0).all() and labels.flags.shape == decoded.live.shape:
@@ -211,14 +211,3 @@ class PseudoLabelled(Supervised):
             facts["recall"] = hits / wrong.sum().clamp_min(1)
             facts["precision"] = hits / labels.flags.sum().clamp_min(1)
         return {name: value.detach().float() for name, value in facts.items()}
-
-
-def teacher_of(objective: Supervised) -> Acoustic:
-    """Return the teacher, brought up to date, or the model itself where there is none."""
-    if isinstance(objective, PseudoLabelled):
-        objective.follow()
-        return objective.teacher
-    return objective.model
-
-
-__all__ = ["PseudoLabelled", "Supervised", "mean_of_finite", "still", "teacher_of", "transcript"]

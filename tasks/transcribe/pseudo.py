@@ -1,4 +1,4 @@
-"""`mlkit data pseudo-labels`: what a model writes for unlabelled audio, token by token with doubt."""
+"""What a model writes for unlabelled audio, token by token with its doubt."""
 
 from __future__ import annotations
 

@@ -71,7 +71,9 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
 def _librispeech(file: Path) -> list[Utterance]:
     found = []
     for key, text in _pairs(file):
-        audio = next((p for p in (file.parent / f"{key}{s}" for s in (".flac", ".wav")) if p.is_file()), None)
+        audio = next(
+            (p for p in (file.parent / f"{key}{s}" for s in (".flac", ".wav")) if p.is_file()), None
+        )
         if audio is None:
             raise DataError(f"{file} names {key}, but {key}.flac is not there", "fetch it again")
         found.append(Utterance(key, audio, plain_text(text), key.split("-")[0]))
@@ -142,7 +144,13 @@ def _table(path: Path) -> list[Utterance]:
 
     sheet = open_table(path, ("path", "sentence", "text", "client_id"))
     columns = {
-        "path": need_column(sheet, "audio", ("path", "audio", "file", "audio_filepath"), None, "a column called path"),
+        "path": need_column(
+            sheet,
+            "audio",
+            ("path", "audio", "file", "audio_filepath"),
+            None,
+            "a column called path",
+        ),
         "text": find_column(sheet, ("sentence", "text", "transcript"), None, ""),
         "speaker": find_column(sheet, ("client_id", "speaker", "speaker_id"), None, ""),
     }

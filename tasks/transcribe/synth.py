@@ -29,7 +29,9 @@ _NAME = re.compile(r"([^_]+)_([^_]+)_(\d+)")
 class Recordings:
     """Single words in memory, by speaker: files WORD_SPEAKER_INDEX.wav; digits become words."""
 
-    def __init__(self, folder: Path, indices: Collection[int], speakers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, indices: Collection[int], speakers: Sequence[str] = ()
+    ) -> None:
         self.words: dict[str, list[tuple[str, Tensor]]] = {}
         for path in sorted(folder.glob("*.wav")):
             match = _NAME.fullmatch(path.stem)
@@ -117,5 +119,8 @@ def spoken_strings(
         inputs={"recordings": str(config.recordings)},
         outputs={"manifest": str(manifest)},
         metrics={"strings": len(made), "seconds": round(total, 1)},
-        notes=(f"{len(made)} strings, {total / 60:.1f} minutes; next: mlkit train transcribe {manifest}",),
+        notes=(
+            f"{len(made)} strings, {total / 60:.1f} minutes; "
+            f"next: mlkit train transcribe {manifest}",
+        ),
     )

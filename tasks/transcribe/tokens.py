@@ -19,7 +19,7 @@ def plain_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens 1, 2, ... of a model; 0 is the blank. Characters include the blank between words."""
+    """The tokens 1, 2, ... of a model; 0 is the blank of CTC, " " the one between words."""
 
     units: Units
     symbols: tuple[str, ...]

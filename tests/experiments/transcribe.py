@@ -257,7 +257,7 @@ def _semi(data: Path, seeds: int, arms: dict[str, dict[str, Any]], **first: Any)
 
 
 def semi(data: Path, seeds: int) -> dict[str, Any]:
-    """60 labelled strings, 60 for proxy and choice, 400 unlabelled; every arm from one seed model."""
+    """60 labelled strings, 60 as proxy, 400 unlabelled; every arm from one seed model."""
     return _semi(data, seeds, ARMS)
 
 

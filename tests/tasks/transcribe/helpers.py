@@ -35,7 +35,9 @@ def utterances(count: int, seed: int, transcribed: bool = True) -> list[Utteranc
         words = [TOKENS.symbols[int(k)] for k in torch.randint(3, (size,), generator=generator)]
         text = " ".join(words) if transcribed else None
         speaker = f"s{i % 2}"
-        made.append(Utterance(f"{speaker}-{seed}-{i}", None, text, speaker, audio=say(words, generator)))
+        made.append(
+            Utterance(f"{speaker}-{seed}-{i}", None, text, speaker, audio=say(words, generator))
+        )
     return made
 
 

@@ -20,7 +20,9 @@ def readings(
 ) -> Iterator[tuple[tuple[int, ...], float]]:
     """Every way through the acceptor with at most `most` tokens, and its log weight."""
 
-    def walk(node: int, read: tuple[int, ...], weight: float) -> Iterator[tuple[tuple[int, ...], float]]:
+    def walk(
+        node: int, read: tuple[int, ...], weight: float
+    ) -> Iterator[tuple[tuple[int, ...], float]]:
         if node == len(tokens):
             yield read, weight
         beside = (node > 0 and flags[node - 1]) or (node < len(tokens) and flags[node])

@@ -93,9 +93,7 @@ def substituted(lp: Tensor, tokens: list[int], places: list[int]) -> list[float]
             changed[place] = value
         chosen = labels([changed], [len(lp)])
         losses.append(
-            float(
-                F.ctc_loss(lp, chosen.tokens, chosen.frames, chosen.lengths, reduction="none")[0]
-            )
+            float(F.ctc_loss(lp, chosen.tokens, chosen.frames, chosen.lengths, reduction="none")[0])
         )
     return losses
 
@@ -105,7 +103,9 @@ def test_flags_are_sums_over_substitutions(places: list[int]) -> None:
     """Property 3, with the plain loss of torch as the judge."""
     tokens = [1, 3, 3, 2]
     lp = logits(12, 1, 5, seed=2).log_softmax(2)
-    expected = -torch.tensor(substituted(lp, tokens, places), dtype=torch.float64).neg().logsumexp(0)
+    expected = (
+        -torch.tensor(substituted(lp, tokens, places), dtype=torch.float64).neg().logsumexp(0)
+    )
     flags = [int(i in places) for i in range(4)]
     loss = generalized_ctc_loss(lp, labels([tokens], [12], [flags]))
     torch.testing.assert_close(loss[0], expected, rtol=0, atol=1e-12)
@@ -259,10 +259,11 @@ def test_contrastive_loss_in_both_forms() -> None:
     share = torch.sigmoid(ctc_loss(lp, y) - ctc_loss(lp, h)).detach()
     torch.testing.assert_close(gradient, share * difference, rtol=0, atol=1e-10)
     tokens = token_contrastive_loss(lp, y)
+    plain = float(ctc_loss(lp, y).detach())
     expected = sum(
-        float(ctc_loss(lp, y).detach()) + float(torch.tensor(substituted(lp.detach(), [1, 2, 3], [u])).neg().logsumexp(0))
+        plain + float(torch.tensor(substituted(lp.detach(), [1, 2, 3], [u])).neg().logsumexp(0))
         for u in range(3)
-    )  # fmt: skip
+    )
     assert float(tokens.detach()) == pytest.approx(expected, abs=1e-6)
 
 
