@@ -71,8 +71,6 @@ def test_hours_of_audio_are_refused_before_they_are_read(
 
     write_wav(tmp_path / "a.wav", torch.zeros(16_000), 8000)
     monkeypatch.setattr(audio, "MAX_SECONDS", 1)
-    with pytest.raises(DataError, match="cut it"):
-        try:
-            read_audio(tmp_path / "a.wav")
-        except DataError as error:
-            raise DataError(error.hint) from error
+    with pytest.raises(DataError, match="more than") as caught:
+        read_audio(tmp_path / "a.wav")
+    assert "cut it" in caught.value.hint

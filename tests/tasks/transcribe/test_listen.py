@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -17,7 +18,7 @@ def test_windows_cover_everything_with_two_seconds_in_common() -> None:
     parts = windows(100_000, RATE, 5.0, 320)
     assert parts[0][0] == 0
     assert parts[-1][1] == 100_000
-    for (start, end), (following, _) in zip(parts, parts[1:], strict=False):
+    for (start, end), (following, _) in itertools.pairwise(parts):
         assert end - following == pytest.approx(2 * RATE, abs=320)
         assert start % 320 == following % 320 == 0
     assert windows(1000, RATE, 5.0, 320) == [(0, 1000)]
