@@ -28,7 +28,7 @@ def transcribe(
 
     `mlkit transcribe call.wav`
 
-    `mlkit transcribe talks/ -m runs/asr/best.safetensors -f srt -o subtitles/`
+    `mlkit transcribe talks/ --weights runs/asr/best.safetensors -f srt -o subtitles/`
 
     Next: `mlkit train transcribe`, `mlkit eval transcribe`.
     """
@@ -62,7 +62,7 @@ def eval_transcribe(session: Session, config: EvalConfig, run: RunOptions) -> No
 
     `mlkit eval transcribe LibriSpeech/test-clean --weights runs/asr/best.safetensors`
 
-    `mlkit eval transcribe test.jsonl -m best.safetensors --decode beam --words words.txt`
+    `mlkit eval transcribe test.jsonl --weights best.safetensors --decode beam --words words.txt`
     """
     session.finish(method.evaluate(config, run, session))
 
@@ -86,9 +86,9 @@ def data_pseudo_labels(session: Session, config: PseudoConfig, run: RunOptions) 
 
     Examples:
 
-    `mlkit data pseudo-labels raw/ -m best.safetensors --threshold 0.8 -o pseudo.jsonl`
+    `mlkit data pseudo-labels raw/ --weights best.safetensors --threshold 0.8 -o pseudo.jsonl`
 
-    `mlkit data pseudo-labels raw/ -m best.safetensors --proxy dev.jsonl --confidence fused`
+    `mlkit data pseudo-labels raw/ --weights best.safetensors --proxy dev.jsonl --confidence fused`
     """
     session.finish(method.pseudo_labels(config, run, session))
 

@@ -368,7 +368,7 @@ class TranscribeConfig(DecodeOptions):
     ] = None
     weights: Annotated[
         Path | None,
-        Flag("--weights", "-m", panel=MODEL, metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Trained model; without it the embedded one: English digits."),
     ] = None
 
@@ -381,7 +381,7 @@ class EvalConfig(DecodeOptions):
     ]
     weights: Annotated[
         Path | None,
-        Flag("--weights", "-m", panel=MODEL, metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Trained model; without it the embedded one: English digits."),
     ] = None
     trn: Annotated[
@@ -410,7 +410,7 @@ class PseudoConfig(DoubtOptions, OverwriteOption):
     ]
     weights: Annotated[
         Path | None,
-        Flag("--weights", "-m", panel=MODEL, metavar="FILE"),
+        Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Trained model; without it the embedded one: English digits."),
     ] = None
     proxy: Annotated[

@@ -12,7 +12,7 @@ from ...core.edits import correct_tokens
 from .confidence import posterior_confidence, second_opinions
 from .config import DoubtOptions
 from .data import Speech
-from .detector import INGREDIENTS, features, fit_logistic, out_of_fold, predict
+from .detector import FOLDS, INGREDIENTS, features, fit_logistic, out_of_fold, predict
 from .greedy import Decoded, greedy
 from .lattice import NEG, Labels
 from .model import Acoustic
@@ -81,6 +81,8 @@ class Doubt(nn.Module):
         """Return one confidence (B, U) from what `look` found."""
         if self.options.confidence != "fused":
             return next(iter(found.values()))
+        if not self.learned.any():
+            return found["posterior"]
         return predict(self.learned, features(found).to(self.learned.device)).float()
 
     @torch.no_grad()
@@ -111,7 +113,8 @@ class Doubt(nn.Module):
     def _learn(self, found: dict[str, Tensor], correct: Tensor, groups: Sequence[Tensor]) -> Tensor:
         x = features(found).cpu()
         owners = torch.cat([g + 10_000 * i for i, g in enumerate(groups)])
-        if int((~correct).sum()) < FEWEST_ERRORS:  # nothing to learn from: trust the posterior
+        if int((~correct).sum()) < FEWEST_ERRORS or len(owners.unique()) < FOLDS:
+            self.learned.zero_()  # nothing to learn from: the posterior speaks alone
             return found["posterior"]
         self.learned.copy_(fit_logistic(x, correct))
         return out_of_fold(x, correct, owners)

@@ -41,7 +41,7 @@ NOISE = 0.002
 # Shorter than the defaults: every arm has three seeds.
 TRAINING = TranscribeTrainOptions(steps=400, save_every=75)
 STAGE = StageOptions(pseudo_steps=150)
-NOISE_STEPS = 300
+NOISE_STEPS = 500
 
 
 def _say(text: str) -> None:
@@ -153,7 +153,7 @@ def _doubt_labels(model: Acoustic, noisy: Noisy) -> None:
 
 
 def noise(data: Path, seeds: int) -> dict[str, Any]:
-    """Known label noise: 300 strings, 40 % of the digits replaced, 300 steps from scratch."""
+    """Known label noise: 300 strings, 40 % of the digits replaced, 500 steps from scratch."""
     folder = _recordings(data)
     values: dict[str, Any] = {}
     for seed in range(seeds):
