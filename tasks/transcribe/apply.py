@@ -71,6 +71,10 @@ def chosen_format(config: TranscribeConfig) -> str:
     """Return the format: that of --format, or the ending of --out. Raises `UsageError`."""
     ending = "" if config.out is None else config.out.suffix.removeprefix(".")
     if config.format is not None:
+        if config.out is None:
+            raise UsageError(
+                f"--format {config.format} needs a place", "add -o FILE, or -o - to print it"
+            )
         if ending in FORMATS and ending != config.format:
             raise UsageError(
                 f"--out {config.out} and --format {config.format} disagree", "give one of them"
@@ -118,4 +122,4 @@ def _speed(found: dict[Path, Transcript], seconds: float) -> tuple[str, ...]:
     heard = sum(transcript.seconds for transcript in found.values())
     if not heard:
         return ()
-    return (f"{heard:.1f} s of audio in {seconds:.1f} s; words with times: -f json",)
+    return (f"{heard:.1f} s of audio in {seconds:.1f} s; words with times: -f json -o -",)

@@ -177,6 +177,7 @@ def test_the_card_tells_the_truth_about_size_and_words() -> None:
         (["transcribe", "nan.wav"], 3, "not finite"),
         (["transcribe", "nothing"], 3, "holds no audio files"),
         (["transcribe", SAMPLE, "-f", "doc"], 2, "doc"),
+        (["transcribe", SAMPLE, "-f", "srt"], 2, "--format srt needs a place"),
         (["transcribe", SAMPLE, "-o", "x.doc"], 2, "must end in .txt"),
         (["transcribe", SAMPLE, "-o", "x.srt", "-f", "vtt"], 2, "disagree"),
         (["transcribe", SAMPLE, "--weights", "none.safetensors"], 4, "does not exist"),
