@@ -181,7 +181,7 @@ def test_the_card_tells_the_truth_about_size_and_words() -> None:
         (["transcribe", SAMPLE, "-o", "x.doc"], 2, "must end in .txt"),
         (["transcribe", SAMPLE, "-o", "x.srt", "-f", "vtt"], 2, "disagree"),
         (["transcribe", SAMPLE, "--weights", "none.safetensors"], 4, "does not exist"),
-        (["transcribe", SAMPLE, "--weights", "other.safetensors"], 4, "not a 'model' of 'transcribe'"),
+        (["transcribe", SAMPLE, "--weights", "other.safetensors"], 4, "holds a 'model' of 'prune'"),
         (["transcribe", SAMPLE, "--words", "w.txt"], 2, "need --decode beam"),
         (["transcribe", SAMPLE, "--decode", "beam", "--words", "w.txt"], 3, "w.txt"),
         (["transcribe", SAMPLE, "--device", "cuda:99"], 5, "cuda:99"),
