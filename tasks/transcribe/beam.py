@@ -109,7 +109,8 @@ class Searcher:
                 self._extend(prefix, beam, values, likely.tolist(), following)
             beams = self._best(following)
         final = [prefix for prefix in beams if self._complete(prefix)] or list(beams)
-        return list(max(final, key=lambda prefix: self._rank(prefix, beams[prefix], end=True)))
+        scores = [self._rank(prefix, beams[prefix], end=True) for prefix in final]
+        return list(final[scores.index(max(scores))])
 
     def _extend(
         self,
