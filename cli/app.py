@@ -20,6 +20,7 @@ COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
+    Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -36,16 +37,19 @@ TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
+    Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
+    Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
+    Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
 )
 DATA = (
     Row(
@@ -57,6 +61,8 @@ DATA = (
     Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
+    Row("pseudo-labels", "transcribe:data_pseudo_labels", "Label audio, with doubt.", METHODS),
+    Row("spoken-strings", "transcribe:data_spoken_strings", "Join recorded words.", METHODS),
 )
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (

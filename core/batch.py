@@ -29,28 +29,44 @@ class Job:
 
 
 def plan_images(inputs: Sequence[Path], out: Path, options: BatchOptions) -> list[Job]:
-    """Return the jobs for image files and folders of images.
+    """Return the jobs for image files and folders of images, as `plan_files` does."""
+    return plan_files(inputs, out, options, find_images)
+
+
+def plan_files(
+    inputs: Sequence[Path],
+    out: Path,
+    options: BatchOptions,
+    find: Callable[[Path], list[Path]],
+    suffix: str | None = None,
+) -> list[Job]:
+    """Return the jobs for files and for folders, in which `find` lists the files.
 
     One file goes to the file `out`; several, or a folder, go into the folder `out` under their
-    own names, sub-folders included. Raises `UsageError` when that is impossible, `DataError`
-    when an output exists or a folder holds no images.
+    own names, sub-folders included, with the ending `suffix` unless it is None. Raises
+    `UsageError` when that is impossible, `DataError` when an output exists or a folder holds no
+    such files.
     """
+
+    def rename(path: Path) -> Path:
+        return path if suffix is None else path.with_suffix(suffix)
+
     folders = [path for path in inputs if path.is_dir()]
     if len(inputs) == 1 and inputs[0] != STREAM and not inputs[0].exists():
-        raise DataError(f"{inputs[0]} does not exist", "give image files, or folders of them")
+        raise DataError(f"{inputs[0]} does not exist", "give files, or folders of them")
     if len(inputs) == 1 and not folders:
-        target = out / inputs[0].name if out.is_dir() and inputs[0] != STREAM else out
+        target = out / rename(Path(inputs[0].name)) if out.is_dir() and inputs[0] != STREAM else out
         jobs = [Job(inputs[0], target, alone=True)]
     else:
         if STREAM in inputs or out == STREAM:
             raise UsageError("- stands for one file", "give a folder with --out for several")
         if out.is_file():
-            raise UsageError(f"--out {out}: is a file", "give a folder for several images")
+            raise UsageError(f"--out {out}: is a file", "give a folder for several inputs")
         jobs = []
         for path in inputs:
-            found = find_images(path) if path in folders else [path]
+            found = find(path) if path in folders else [path]
             base = path if path in folders else path.parent
-            jobs += [Job(file, out / file.relative_to(base)) for file in found]
+            jobs += [Job(file, out / rename(file.relative_to(base))) for file in found]
     _refuse_clashes(jobs)
     if options.skip_existing:
         jobs = [job for job in jobs if not job.target.exists()]

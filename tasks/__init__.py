@@ -49,4 +49,12 @@ METHODS = (
         "ranked lists (.csv, .jsonl), vectors (.npy)",
         True,
     ),
+    Method(
+        "transcribe",
+        "transcribe",
+        "Turn speech into text; train on few transcripts and much other audio (APL).",
+        "audio (wav, flac, ogg, mp3); LibriSpeech, Kaldi, manifests, Common Voice",
+        "text, JSON, SRT, VTT, CTM",
+        True,
+    ),
 )

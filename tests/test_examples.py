@@ -15,6 +15,10 @@ SCRIPTS = {
         "top-1 of the small model: 0.",
     ),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
+    "transcribe": (
+        ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],
+        "heard: seven",
+    ),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }

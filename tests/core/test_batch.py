@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlkit.core.batch import STREAM, Job, plan_images, run_jobs
+from mlkit.core.batch import STREAM, Job, plan_files, plan_images, run_jobs
 from mlkit.core.errors import DataError, UsageError
 from mlkit.core.media import write_image
 from mlkit.core.options import BatchOptions
@@ -84,3 +84,18 @@ def test_failures_are_skipped_counted_and_told(photos: Path, tmp_path: Path) -> 
             progress,
             "images",
         )
+
+
+def test_other_files_get_another_ending(tmp_path: Path) -> None:
+    def find(folder: Path) -> list[Path]:
+        return sorted(folder.rglob("*.wav"))
+
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("a.wav", "sub/b.wav"):
+        (tmp_path / "in" / name).touch()
+    out = tmp_path / "out"
+    jobs = plan_files([tmp_path / "in"], out, BatchOptions(), find, ".srt")
+    assert [job.target for job in jobs] == [out / "a.srt", out / "sub" / "b.srt"]
+    out.mkdir()
+    (one,) = plan_files([tmp_path / "in" / "a.wav"], out, BatchOptions(), find, ".srt")
+    assert (one.target, one.alone) == (out / "a.srt", True)
