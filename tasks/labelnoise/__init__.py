@@ -1,0 +1,1 @@
+"""TABASCO: which labels of a long-tailed data set are wrong."""
