@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core.errors import MissingExtraError
 from .mixture import Mixtures, fit_mixtures
 from .signals import TINY, Signals
 
@@ -144,3 +146,26 @@ SELECTORS: Mapping[str, Callable[[Signals], Selection]] = {
     "gmm-loss": gmm_loss,
     "keep": keep_all,
 }
+
+
+def confident_learning(labels: Array, probs: Array) -> Selection:
+    """Select by cleanlab's `find_label_issues` (Northcutt, Jiang, Chuang 2021), as it is by default.
+
+    Raises `MissingExtraError` when the package is not installed.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("cleanlab", "bench") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it speaks of classes without samples
+        wrong = find_label_issues(labels, np.asarray(probs, dtype=np.float64), n_jobs=1)
+    weight = np.where(wrong, 0.0, 1.0)
+    return Selection(~wrong, weight, np.full(probs.shape[1], "cleanlab", dtype=object))
+
+
+def select(name: str, signals: Signals, probs: Array) -> Selection:
+    """Return the verdict of the selector `name`."""
+    if name == "cleanlab":
+        return confident_learning(signals.labels, probs)
+    return SELECTORS[name](signals)
