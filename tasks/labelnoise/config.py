@@ -127,7 +127,7 @@ class LabelnoiseConfig(NetworkOptions, SelectorOption, OverwriteOption):
         float,
         Flag("--min-evidence", panel=TUNING),
         Field(ge=0, lt=1, description="Least probability of a wrong label that is flagged."),
-    ] = 0.5
+    ] = 0.7
     max_flags: Annotated[
         int, Flag("--max-flags"), Field(ge=0, description="Flag at most this many; 0: any number.")
     ] = 0

@@ -28,11 +28,13 @@ WEAK_AGREEMENT, MUCH_FLAGGED = 0.5, 0.4
 class Verdict:
     """`flagged` (N,) bool, `noise` (N,) in [0, 1] that the label is wrong, `suggested` (N,).
 
-    `transition` (K, K) is how labels were found to turn into one another.
+    `doubt` (N,) in [0, 1] is what ranks: `transition` (K, K), how labels were found to turn into
+    one another, tells systematic mistakes, self-confidence tells random ones; it is their mean.
     """
 
     flagged: Array
     noise: Array
+    doubt: Array
     suggested: Array
     transition: Array
 
@@ -42,26 +44,27 @@ def judge(
 ) -> Verdict:
     """Flag what the selection calls wrong and whose probability to be wrong exceeds `least`.
 
-    `most` flags at most that many, the most probable first.
+    `most` flags at most that many, the most doubtful first.
     """
     transition = estimate_transition(signals)
     noise, suggested = posterior(probs, signals.labels, transition)
-    flagged = ~selection.clean & (noise > least)
-    return Verdict(cap(flagged, noise, most), noise, suggested, transition)
+    doubt = (noise + 1 - signals.p_given) / 2
+    flagged = cap(~selection.clean & (noise > least), doubt, most)
+    return Verdict(flagged, noise, doubt, suggested, transition)
 
 
 def unguarded(signals: Signals, selection: Selection, most: int = 0) -> Verdict:
     """Flag all that the selection calls wrong: the paper's behaviour."""
     noise = 1 - selection.weight
     flagged = cap(~selection.clean, noise, most)
-    return Verdict(flagged, noise, signals.predicted, np.eye(signals.classes))
+    return Verdict(flagged, noise, noise, signals.predicted, np.eye(signals.classes))
 
 
-def cap(flagged: Array, noise: Array, most: int) -> Array:
+def cap(flagged: Array, doubt: Array, most: int) -> Array:
     """Keep the `most` largest of the flagged (all when 0)."""
     if not most or flagged.sum() <= most:
         return flagged
-    order = np.argsort(-np.where(flagged, noise, -1.0), kind="stable")[:most]
+    order = np.argsort(-np.where(flagged, doubt, -1.0), kind="stable")[:most]
     kept = np.zeros_like(flagged)
     kept[order] = True
     return kept

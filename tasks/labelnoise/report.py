@@ -43,7 +43,7 @@ def report_frame(
     selection: Selection,
     verdict: Verdict,
 ) -> pl.DataFrame:
-    """Return the rows, ranked: flagged first, then by `noise_prob`, ties by the larger margin.
+    """Return the rows, ranked: flagged first, then by `doubt`, ties by the larger margin.
 
     `suggested_label` is the most probable class once the estimated turning of labels is undone,
     empty where that is the label given.
@@ -55,6 +55,7 @@ def report_frame(
             "path": list(names),
             "given_label": label[signals.labels].tolist(),
             "suggested_label": suggested.tolist(),
+            "doubt": verdict.doubt,
             "noise_prob": verdict.noise,
             "is_issue": verdict.flagged,
             "metric_used": selection.metric[signals.labels].tolist(),
@@ -65,7 +66,7 @@ def report_frame(
             "margin": signals.p_max - signals.p_given,
         }
     )
-    order = ["is_issue", "noise_prob", "margin"]
+    order = ["is_issue", "doubt", "margin"]
     ranked = frame.sort(order, descending=True, maintain_order=True)
     return ranked.with_columns(pl.int_range(1, pl.len() + 1).alias("rank"))
 

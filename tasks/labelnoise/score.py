@@ -116,7 +116,7 @@ def score_report(path: Path, truth: Path) -> Result:
     frame = _joined(path, truth)
     wrong = (frame["given_label"] != frame["true_label"]).to_numpy()
     flagged = (frame["is_issue"] == "true").to_numpy()
-    doubt = frame["noise_prob"].cast(pl.Float64).to_numpy()
+    doubt = frame["doubt"].cast(pl.Float64).to_numpy()
     suggested = (frame["suggested_label"] == frame["true_label"]).fill_null(False).to_numpy()
     metrics = detection(wrong, flagged, doubt)
     both = flagged & wrong
@@ -182,7 +182,7 @@ def average_precision(positive: Array, score: Array) -> float | None:
 
 def _joined(path: Path, truth: Path) -> pl.DataFrame:
     sheet = open_table(path, ("given_label",))
-    columns = ["path", "given_label", "suggested_label", "noise_prob", "is_issue"]
+    columns = ["path", "given_label", "suggested_label", "doubt", "is_issue"]
     lacking = [name for name in columns if name not in sheet.columns]
     if lacking:
         raise DataError(f"{path} has no column {lacking[0]}", "give a report of mlkit labelnoise")
