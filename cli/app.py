@@ -41,7 +41,12 @@ TRAIN = (
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
-    Row("labelnoise", "labelnoise:eval_labelnoise", "Score networks, or a report of wrong labels.", METHODS),
+    Row(
+        "labelnoise",
+        "labelnoise:eval_labelnoise",
+        "Score networks, or a report of wrong labels.",
+        METHODS,
+    ),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
 )

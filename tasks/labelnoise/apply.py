@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as pillow
 
@@ -34,7 +33,7 @@ STREAM = Path("-")
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of every sample: `probs` (N, K), `features` (N, d), and which network said so."""
+    """What is known of every sample: `probs` (N, K), `features` (N, d), and which network (N,)."""
 
     probs: Array
     features: Array
@@ -79,9 +78,7 @@ def _from_arrays(config: LabelnoiseConfig) -> Judged:
     return Judged(probs, features, labels, None, range(len(labels)), names)  # type: ignore[arg-type]
 
 
-def look(
-    images: Images, config: LabelnoiseConfig, runtime: Runtime, progress: Progress
-) -> Judged:
+def look(images: Images, config: LabelnoiseConfig, runtime: Runtime, progress: Progress) -> Judged:
     """Train networks on the images and let each judge those that it has not seen (`folds`)."""
     steps = config.epochs * max(1, len(images) // config.batch_size)
     options = TrainOptions(
@@ -131,7 +128,10 @@ def _deliver(
         report.copy_flagged(config.copy_to, frame)
         outputs["copies"] = str(config.copy_to)
     return Result(
-        inputs={"data": str(config.data or config.probs), "broken": images.broken if images else {}},
+        inputs={
+            "data": str(config.data or config.probs),
+            "broken": images.broken if images else {},
+        },
         outputs=outputs,
         metrics=summary,
         tables=(table,),
@@ -160,7 +160,10 @@ def _notes(config: LabelnoiseConfig, summary: dict[str, Any]) -> tuple[str, ...]
     agreement += f" that they {seen}" if config.data is not None else ""
     if flagged == 0:
         return ("no issues found", agreement)
-    return (f"{flagged:,} of {total:,} labels look wrong ({100 * flagged / total:.1f} %)", agreement)
+    return (
+        f"{flagged:,} of {total:,} labels look wrong ({100 * flagged / total:.1f} %)",
+        agreement,
+    )
 
 
 def _warnings(summary: dict[str, Any], images: Images | None, doubtful: Any) -> list[str]:
@@ -183,8 +186,8 @@ def _warnings(summary: dict[str, Any], images: Images | None, doubtful: Any) -> 
         found.append(f"more than half looks wrong; is the name right? {', '.join(odd[:8])}")
     if summary["agreement"] < WEAK_AGREEMENT or _all_flagged(classes):
         found.append(
-            f"the network agrees with {100 * summary['agreement']:.0f} % of the labels: it is weak, "
-            "or the labels are; raise --epochs or take a larger --network"
+            f"the network agrees with {100 * summary['agreement']:.0f} % of the labels: it or they "
+            "are weak; raise --epochs or take a larger --network"
         )
     return found
 

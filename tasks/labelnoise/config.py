@@ -127,7 +127,7 @@ class LabelnoiseConfig(NetworkOptions, SelectorOption, OverwriteOption):
         float,
         Flag("--min-evidence", panel=TUNING),
         Field(ge=0, lt=1, description="Least probability of a wrong label that is flagged."),
-    ] = 0.7
+    ] = 0.5
     max_flags: Annotated[
         int, Flag("--max-flags"), Field(ge=0, description="Flag at most this many; 0: any number.")
     ] = 0
@@ -173,7 +173,9 @@ class MixMatchOptions(Config):
         Field(gt=0, description="Epochs over which that weight rises."),
     ] = 16.0
     temperature: Annotated[
-        float, Flag("--temperature", panel=TUNING), Field(gt=0, description="Sharpening of guesses.")
+        float,
+        Flag("--temperature", panel=TUNING),
+        Field(gt=0, description="Sharpening of guesses."),
     ] = 0.5
     alpha: Annotated[
         float, Flag("--alpha", panel=TUNING), Field(gt=0, description="Beta(a, a) of the mixing.")

@@ -45,6 +45,7 @@ class CoTraining(Objective):
     in the middle of an epoch. Both networks step together, each with the other's guesses.
     """
 
+    model: Pair
     clean: Tensor
     weight: Tensor
     seen: Tensor
@@ -82,9 +83,7 @@ class CoTraining(Objective):
             return self._warm_up(epoch, place, size, generator)
         if place == 0:
             self.select_labels()
-        losses = [
-            self._mixmatch(number, epoch, place, size, generator) for number in (0, 1)
-        ]
+        losses = [self._mixmatch(number, epoch, place, size, generator) for number in (0, 1)]
         return {name: (losses[0][name] + losses[1][name]) for name in losses[0]}
 
     # --- the split ---
@@ -140,7 +139,7 @@ class CoTraining(Objective):
         guessed = [self._view(doubted, generator) for _ in range(2 if len(doubted) else 0)]
         options = self.options
         with torch.no_grad():
-            own = sum(self._probs(network, view) for view in views) / 2
+            own = self._probs(network, views)
             weight = self.weight[1 - number][trusted.to(self.weight.device)].float()
             targets = refine(own, self._labels(trusted), weight, options.temperature)
             goals = [targets, targets]
@@ -163,26 +162,25 @@ class CoTraining(Objective):
 
     def _guess(self, network: Network, other: Network, views: list[Tensor]) -> Tensor:
         """Return sharpened guesses (n, K): the mean of both networks over both views."""
-        mine = sum(self._probs(network, view) for view in views)
+        mine = self._probs(network, views)
         training = other.training
         other.eval()
-        theirs = sum(self._probs(other, view) for view in views)
+        theirs = self._probs(other, views)
         other.train(training)
-        return sharpen((mine + theirs) / (2 * len(views)), self.options.temperature)
+        return sharpen((mine + theirs) / 2, self.options.temperature)
 
-    def _probs(self, network: nn.Module, view: Tensor) -> Tensor:
+    def _probs(self, network: nn.Module, views: list[Tensor]) -> Tensor:
+        """Return the mean prediction (n, K) over views."""
         # One forward per view, as in the authors' code: batch statistics are those of one view.
-        return network(view).float().softmax(1)
+        return torch.stack([network(view).float().softmax(1) for view in views]).mean(0)
 
     # --- samples ---
 
     def _draw(self, places: Tensor, key: int, epoch: int, place: int, size: int) -> Tensor:
-        """Return the next `size` of `places` in this epoch's order, which starts over at its end."""
+        """Return the next `size` of `places` in this epoch's order, which repeats itself."""
         if len(places) == 0:
             return places
-        order = torch.randperm(
-            len(places), generator=stream(self.runtime.seed, ORDER, key, epoch)
-        )
+        order = torch.randperm(len(places), generator=stream(self.runtime.seed, ORDER, key, epoch))
         start = place * size + torch.arange(size)
         return places[order[start % len(places)]]
 
@@ -192,4 +190,3 @@ class CoTraining(Objective):
 
     def _labels(self, chosen: Tensor) -> Tensor:
         return self.images.labels[chosen].to(self.runtime.device)
-

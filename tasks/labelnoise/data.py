@@ -158,12 +158,16 @@ def _square(image: pillow.Image, size: int) -> np.ndarray:
 def _from_npz(source: Path, size: int, classes: Sequence[str] | None) -> Images:
     images, labels = read_array(source, "images"), read_array(source, "labels")
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype} {images.shape}, not uint8 (N, H, W, 3)")
+        raise DataError(
+            f"{source}: images are {images.dtype} {images.shape}, not uint8 (N, H, W, 3)"
+        )
     if labels.shape != (len(images),) or labels.dtype.kind not in "ui":
         raise DataError(f"{source}: labels are {labels.dtype} {labels.shape}, not ({len(images)},)")
     names = classes or [str(i) for i in range(int(labels.max()) + 1)]
     if len(names) < 2 or int(labels.min()) < 0 or int(labels.max()) >= len(names):
-        raise DataError(f"{source}: labels {labels.min()}..{labels.max()} are not 0..{len(names) - 1}")
+        raise DataError(
+            f"{source}: labels {labels.min()}..{labels.max()} are not 0..{len(names) - 1}"
+        )
     squares = np.stack([_square(pillow.fromarray(image), size) for image in images])
     return Images(
         torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous(),
@@ -184,4 +188,6 @@ def conflicts(images: Images) -> pl.DataFrame:
     frame = pl.DataFrame({"key": keys, "label": images.labels.numpy()}).with_row_index("place")
     several = frame.group_by("key").agg(pl.col("label").n_unique().alias("kinds"))
     doubtful = frame.join(several.filter(pl.col("kinds") > 1), on="key")
-    return doubtful.select(pl.col("key").rank("dense").alias("group"), "place").sort("group", "place")
+    return doubtful.select(pl.col("key").rank("dense").alias("group"), "place").sort(
+        "group", "place"
+    )

@@ -166,9 +166,7 @@ def _warnings(images: Images, val: Images | None) -> list[str]:
     return found
 
 
-def _summary(
-    config: TrainConfig, images: Images, objective: CoTraining, fitted: Fitted
-) -> Result:
+def _summary(config: TrainConfig, images: Images, objective: CoTraining, fitted: Fitted) -> Result:
     trusted = objective.clean.all(0).cpu()
     kept = torch.bincount(images.labels[trusted], minlength=len(images.classes)).tolist()
     folder = config.resume or config.out

@@ -1,10 +1,9 @@
-"""MixMatch as DivideMix uses it: guessed labels, sharpening, mixing, and the loss of a mixed batch."""
+"""MixMatch as DivideMix uses it: sharpening, mixing, and the loss of a mixed batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -104,6 +104,8 @@ class Pair(nn.Module):
 
     def __init__(self, name: str, classes: int) -> None:
         super().__init__()
+        self.first: Network
+        self.second: Network
         self.first, self.second = BUILDERS[name](classes), BUILDERS[name](classes)
 
     def forward(self, images: Tensor) -> Tensor:

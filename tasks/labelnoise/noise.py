@@ -25,9 +25,7 @@ def long_tail(labels: Array, classes: int, factor: float, random: np.random.Gene
     """
     sizes = np.bincount(labels, minlength=classes)
     wanted = np.minimum(long_tail_counts(int(sizes.max()), classes, factor), sizes)
-    kept = [
-        random.permutation(np.flatnonzero(labels == k))[: wanted[k]] for k in range(classes)
-    ]
+    kept = [random.permutation(np.flatnonzero(labels == k))[: wanted[k]] for k in range(classes)]
     return np.sort(np.concatenate(kept))
 
 

@@ -58,7 +58,11 @@ class Augmented:
 
 
 def train_plain(
-    images: Images, name: str, options: TrainOptions, runtime: Runtime, progress: Progress,
+    images: Images,
+    name: str,
+    options: TrainOptions,
+    runtime: Runtime,
+    progress: Progress,
     title: str = "training",
 ) -> Network:
     """Train one network on all labels and return it as it is at the end, in eval mode."""
@@ -68,8 +72,13 @@ def train_plain(
     steps = options.steps or options.epochs * max(1, len(images) // options.batch_size)
     options = options.model_copy(update={"save_every": steps})
     fit(
-        CrossEntropy(model), Augmented(images), options, runtime, method="labelnoise",
-        progress=progress, title=title,
+        CrossEntropy(model),
+        Augmented(images),
+        options,
+        runtime,
+        method="labelnoise",
+        progress=progress,
+        title=title,
     )
     return model.eval()
 
@@ -100,7 +109,11 @@ def fold_numbers(labels: Tensor, folds: int, seed: int) -> Array:
 
 
 def out_of_sample(
-    images: Images, name: str, folds: int, options: TrainOptions, runtime: Runtime,
+    images: Images,
+    name: str,
+    folds: int,
+    options: TrainOptions,
+    runtime: Runtime,
     progress: Progress,
 ) -> tuple[Array, Array, Array]:
     """Return probabilities, features and folds; no network has seen the samples it judges."""

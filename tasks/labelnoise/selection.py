@@ -149,7 +149,7 @@ SELECTORS: Mapping[str, Callable[[Signals], Selection]] = {
 
 
 def confident_learning(labels: Array, probs: Array) -> Selection:
-    """Select by cleanlab's `find_label_issues` (Northcutt, Jiang, Chuang 2021), as it is by default.
+    """Select by cleanlab's `find_label_issues` (Northcutt, Jiang, Chuang 2021), at its defaults.
 
     Raises `MissingExtraError` when the package is not installed.
     """

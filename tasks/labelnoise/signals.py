@@ -61,9 +61,7 @@ def divergence(p: Array) -> Array:
     return np.clip(0.5 * (2 * LN2 + p * np.log(safe) - (1 + p) * np.log1p(p)), 0, LN2)
 
 
-def compute(
-    probs: Array, features: Array, labels: Array, spaces: Array | None = None
-) -> Signals:
+def compute(probs: Array, features: Array, labels: Array, spaces: Array | None = None) -> Signals:
     """Return the signals of `probs` (N, K), `features` (N, d) and `labels` (N,) in 0..K-1.
 
     `spaces` (N,) numbers the network that each row came from where there were several (folds):

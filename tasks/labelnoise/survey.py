@@ -75,7 +75,7 @@ def make_noisy(config: NoisyConfig, progress: Progress | None = None) -> Result:
     folder = config.out.parent
     table = pl.DataFrame(
         {
-            "path": [relative_to(Path(found.paths[i]), folder) for i in kept],
+            "path": [relative_to(found.paths[i], folder) for i in kept.tolist()],
             "label": names[given].tolist(),
             "true_label": names[truth].tolist(),
         }
@@ -83,10 +83,12 @@ def make_noisy(config: NoisyConfig, progress: Progress | None = None) -> Result:
     with replacing(config.out) as temporary:
         table.write_csv(temporary)
     wrong = given != truth
+    counts = [
+        np.bincount(part, minlength=classes) for part in (truth, given, given[given != truth])
+    ]
     rows = [
-        (name, *(f"{n:,}" for n in ((truth == k).sum(), (given == k).sum(), (wrong & (given == k)).sum())))
-        for k, name in enumerate(found.classes)
-    ]  # fmt: skip
+        (name, *(f"{count[k]:,}" for count in counts)) for k, name in enumerate(found.classes)
+    ]
     return Result(
         inputs={"data": str(config.data)},
         outputs={"table": str(config.out)},

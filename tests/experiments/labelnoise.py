@@ -172,7 +172,9 @@ def compare_flags(table: dict[str, Any], signals: Signals, probs: Array, wrong: 
     raw = select("tabasco", signals, probs)
     verdict = judge(signals, raw, probs, LEAST)
     peer = ~select("cleanlab", signals, probs).clean
+    strict = judge(signals, raw, probs, 0.7)
     flags = {"tabasco": ~raw.clean, "cleanlab": peer, "guarded": verdict.flagged}
+    flags["guarded, --min-evidence 0.7"] = strict.flagged
     tail = np.isin(signals.labels, TAIL)
     for name, flagged in flags.items():
         _add(table, name, _detected(flagged, wrong))
@@ -182,7 +184,11 @@ def compare_flags(table: dict[str, Any], signals: Signals, probs: Array, wrong: 
     for name, part in (("ranking", wrong | True), ("ranking, tail", tail)):
         recall = float(peer[part & wrong].mean())
         equal = precision_at(verdict.doubt[part], wrong[part], recall)
-        _add(table, name, {"precision at equal recall": equal} | _ranking(verdict.doubt[part], wrong[part]))
+        _add(
+            table,
+            name,
+            {"precision at equal recall": equal} | _ranking(verdict.doubt[part], wrong[part]),
+        )
         _add(table, f"{name}, self-confidence", _ranking(1 - signals.p_given[part], wrong[part]))
 
 
@@ -211,8 +217,8 @@ TRAINING = LabelnoiseTraining(epochs=10, batch_size=64, lr=0.02)
 def training(data: Path, seeds: int) -> dict[str, Any]:
     """Balanced and tail accuracy of training: plain, with DivideMix's split, with TABASCO's.
 
-    CIFAR-10 with at most 1,500 images per class, imbalance 0.1, 16 pixels, 4 epochs of warm-up and 6
-    of MixMatch; the last weights, no choice by validation.
+    CIFAR-10 with at most 1,500 images per class, imbalance 0.1, 16 pixels, 4 epochs of warm-up
+    and 6 of MixMatch; the last weights, no choice by validation.
     """
     train = open_images(data / "cifar10" / "train", SIZE, Silent())
     test = open_images(data / "cifar10" / "test", SIZE, Silent())
@@ -223,7 +229,7 @@ def training(data: Path, seeds: int) -> dict[str, Any]:
             for name, selector in ARMS.items():
                 runtime = start(RunOptions(seed=seed, device="cpu"))
                 begin = time.process_time()
-                model, objective, _ = fit_pair(
+                model, *_ = fit_pair(
                     part, NetworkOptions(), MIXMATCH, selector, TRAINING, runtime
                 )
                 recall = class_recall(predict(model, test, runtime), test)
