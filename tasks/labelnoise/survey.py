@@ -86,9 +86,7 @@ def make_noisy(config: NoisyConfig, progress: Progress | None = None) -> Result:
     counts = [
         np.bincount(part, minlength=classes) for part in (truth, given, given[given != truth])
     ]
-    rows = [
-        (name, *(f"{count[k]:,}" for count in counts)) for k, name in enumerate(found.classes)
-    ]
+    rows = [(name, *(f"{count[k]:,}" for count in counts)) for k, name in enumerate(found.classes)]
     return Result(
         inputs={"data": str(config.data)},
         outputs={"table": str(config.out)},

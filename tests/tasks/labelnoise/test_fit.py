@@ -173,5 +173,3 @@ def test_runs_are_not_overwritten_and_damage_is_refused(folder: Path, tmp_path: 
     save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, Metadata("labelnoise", "model", {}))
     with pytest.raises(CheckpointError, match="lacks or distorts"):
         open_trained(tmp_path / "x.safetensors")
-
-
