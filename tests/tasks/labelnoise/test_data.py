@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mlkit.core.errors import DataError
 from mlkit.core.options import RunOptions

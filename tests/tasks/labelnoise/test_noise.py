@@ -15,8 +15,13 @@ from mlkit.tasks.labelnoise.noise import (
 
 @pytest.mark.parametrize(
     ("most", "classes", "factor", "total"),
-    [(5000, 10, 0.1, 20431), (5000, 10, 0.01, 12406), (500, 100, 0.1, 19573), (500, 100, 0.01, 10847)],
-)  # fmt: skip
+    [
+        (5000, 10, 0.1, 20431),
+        (5000, 10, 0.01, 12406),
+        (500, 100, 0.1, 19573),
+        (500, 100, 0.01, 10847),
+    ],
+)
 def test_sizes_of_the_benchmarks(most: int, classes: int, factor: float, total: int) -> None:
     assert long_tail_counts(most, classes, factor).sum() == total
 
