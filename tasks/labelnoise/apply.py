@@ -81,9 +81,9 @@ def _from_arrays(config: LabelnoiseConfig) -> Judged:
 def look(images: Images, config: LabelnoiseConfig, runtime: Runtime, progress: Progress) -> Judged:
     """Train networks on the images and let each judge those that it has not seen (`folds`)."""
     steps = config.epochs * max(1, len(images) // config.batch_size)
-    options = TrainOptions(
-        steps=max(steps, LEAST_STEPS), lr=config.lr, batch_size=config.batch_size
-    )
+    if "epochs" not in config.model_fields_set:
+        steps = max(steps, LEAST_STEPS)
+    options = TrainOptions(steps=steps, lr=config.lr, batch_size=config.batch_size)
     labels = images.labels.numpy()
     if config.folds == 0:
         model = train_plain(images, config.network, options, runtime, progress)

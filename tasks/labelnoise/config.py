@@ -109,7 +109,11 @@ class LabelnoiseConfig(NetworkOptions, SelectorOption, OverwriteOption):
     epochs: Annotated[
         int,
         Flag("--epochs"),
-        Field(gt=0, description="Epochs of each network; long training memorises wrong labels."),
+        Field(
+            gt=0,
+            description="Epochs of each network, few: long training memorises wrong labels. Small "
+            "sets get 300 steps unless this is given.",
+        ),
     ] = 8
     folds: Annotated[
         int,

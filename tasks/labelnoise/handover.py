@@ -35,6 +35,7 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
         html=out / "sheet.html",
         summary=out / "summary.json",
         image_size=16,
+        batch_size=64,
         overwrite=True,
     )
     found = find_noise(config, run_options, progress)

@@ -13,7 +13,7 @@ import pytest
 from mlkit.tasks.labelnoise import apply, handover
 
 Mlkit = Callable[..., Any]
-QUICK = ["--image-size", "12", "--epochs", "1", "--folds", "2", "--batch-size", "32"]
+QUICK = ["--image-size", "12", "--epochs", "20", "--folds", "2", "--batch-size", "32"]
 
 
 @pytest.fixture(autouse=True)
