@@ -11,6 +11,7 @@ from ...core.config import TUNING, Config, Flag
 from ...core.options import (
     MODEL,
     OUTPUT,
+    RUN,
     TRAINING,
     OverwriteOption,
     ResumeOption,
@@ -294,7 +295,9 @@ class NoisyConfig(OverwriteOption):
         Flag("--noise", metavar="sym:R|asym:R|FILE.csv"),
         Field(description="Rate R of random, or one-to-one, wrong labels; or a matrix (K, K)."),
     ] = "sym:0.4"
-    seed: Annotated[int, Flag("--seed"), Field(ge=0, description="Seed of every choice.")] = 0
+    seed: Annotated[
+        int, Flag("--seed", panel=RUN), Field(ge=0, description="Seed of every choice.")
+    ] = 0
 
     @field_validator("noise")
     @classmethod
