@@ -81,7 +81,11 @@ def as_csv(frame: pl.DataFrame) -> bytes:
 def summarise(
     classes: Sequence[str], signals: Signals, selection: Selection, verdict: Verdict
 ) -> dict[str, Any]:
-    """Return per class sizes, flags, estimated noise and how it was judged; and the totals."""
+    """Return per class sizes, flags, estimated noise and how it was judged; and the totals.
+
+    `estimated_noise` is the share that is flagged: with the guard it errs on the low side.
+    `mean_noise_prob` errs on the high side where the network is weak.
+    """
     size = signals.counts
     flags = np.bincount(signals.labels[verdict.flagged], minlength=len(classes))
     doubt = np.bincount(signals.labels, verdict.noise, len(classes)) / np.maximum(size, 1)
@@ -92,7 +96,8 @@ def summarise(
             "class": name,
             "images": int(size[k]),
             "flagged": int(flags[k]),
-            "estimated_noise": round(float(doubt[k]), 4),
+            "estimated_noise": round(float(flags[k] / max(1, size[k])), 4),
+            "mean_noise_prob": round(float(doubt[k]), 4),
             "estimated_clean": int(size[k] - flags[k]),
             "estimated_true_size": int(true[k]),
             "metric_used": str(selection.metric[k]),
@@ -105,7 +110,8 @@ def summarise(
         "images": len(signals.labels),
         "flagged": int(flags.sum()),
         "agreement": float((signals.predicted == signals.labels).mean()),
-        "estimated_noise": float(verdict.noise.mean()),
+        "estimated_noise": float(verdict.flagged.mean()),
+        "mean_noise_prob": float(verdict.noise.mean()),
         "imbalance_observed": float(size.max() / max(1, size[size > 0].min())),
         "imbalance_estimated": float(filled.max() / filled.min()),
         "centroids_of_all_samples": signals.fallback,
@@ -121,13 +127,13 @@ def class_table(summary: dict[str, Any]) -> Table:
             row["class"],
             f"{row['images']:,}",
             f"{row['flagged']:,}",
-            f"{100 * row['estimated_noise']:.0f} %",
+            f"{100 * row['estimated_noise']:.1f} %",
             f"{row['estimated_true_size']:,}",
             row["metric_used"],
         )
         for row in rows[:40]
     ]
-    heads = ("class", "images", "flagged", "noise", "true size", "judged by")
+    heads = ("class", "images", "flagged", "share", "true size", "judged by")
     return Table("Classes", heads, cells)
 
 

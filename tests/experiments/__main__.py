@@ -22,6 +22,7 @@ EXPERIMENTS = {
     "recommend-remedies": "recommend:remedies",
     "labelnoise-selection": "labelnoise:selection",
     "labelnoise-guard": "labelnoise:guard_table",
+    "labelnoise-guard-small": "labelnoise:guard_small",
     "labelnoise-training": "labelnoise:training",
     "denoise-bsd68": "denoise:bsd68",
     "denoise-set12": "denoise:set12",
