@@ -147,7 +147,7 @@ LEAST = LabelnoiseConfig.model_fields["min_evidence"].default
 def guard_table(data: Path, seeds: int) -> dict[str, Any]:
     """Flags on clean, lightly and heavily noisy sets: raw TABASCO, cleanlab, and the guard.
 
-    10,200 images, all detectors on the same out-of-sample probabilities (3 folds). "at equal
+    10,213 images, all detectors on the same out-of-sample probabilities (3 folds). "at equal
     recall" is the precision of our ranking at the recall of cleanlab's flags. The guard's
     constants were chosen on the test part of CIFAR-10, of which nothing is used here.
     """
