@@ -95,15 +95,8 @@ def train(
     """
     progress = progress or Silent()
     config, training = resolve(config, training or LabelnoiseTraining())
-    if training.accumulate > 1 or training.limit:
-        raise UsageError("--accumulate and --limit do not fit labels that are selected anew")
     runtime = start(run_options or RunOptions())
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = _open_run(config, training)
     images = open_images(config.data, config.image_size, progress)
     val = None
     if config.val is not None:
@@ -115,24 +108,21 @@ def train(
         write_text(
             run.folder / "run.toml", to_toml("train labelnoise", {**settings, "resume": None})
         )
-    network = NetworkOptions(**config.model_dump(include=set(NetworkOptions.model_fields)))
-    weights = run.folder / "best.safetensors"
+    content = {
+        "network": config.model_dump(mode="json", include=set(NetworkOptions.model_fields)),
+        "classes": list(images.classes),
+        "counts": images.counts.tolist(),
+        "config": config.to_dict(),
+        "training": training.to_dict(),
+    }
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
         assert isinstance(candidate, Pair)
-        content = {
-            "network": network.to_dict(),
-            "classes": list(images.classes),
-            "counts": images.counts.tolist(),
-            "config": config.to_dict(),
-            "training": training.to_dict(),
-            "metrics": entry,
-        }
-        save_model(weights, candidate, content)
+        save_model(run.folder / "best.safetensors", candidate, {**content, "metrics": entry})
 
     _, objective, fitted = fit_pair(
         images,
-        network,
+        NetworkOptions(**config.model_dump(include=set(NetworkOptions.model_fields))),
         MixMatchOptions(**config.model_dump(include=set(MixMatchOptions.model_fields))),
         config.selector,
         training,
@@ -153,6 +143,19 @@ def train(
             history=fitted.history,
         )
     return result
+
+
+def _open_run(config: TrainConfig, training: LabelnoiseTraining) -> Run:
+    """Return the run folder. Raises `UsageError` when it, or an option, cannot be used."""
+    if training.accumulate > 1 or training.limit:
+        raise UsageError("--accumulate and --limit do not fit labels that are selected anew")
+    run = Run(config.resume or config.out, resume=config.resume is not None)
+    if not run.resume and run.state.exists():
+        raise UsageError(
+            f"{run.folder} holds a run already",
+            f"continue it with --resume {run.folder}, or name another folder with -o",
+        )
+    return run
 
 
 def _warnings(images: Images, val: Images | None) -> list[str]:
