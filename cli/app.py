@@ -18,6 +18,7 @@ WORKFLOW = "Workflow"
 
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
+    Row("labelnoise", "labelnoise:labelnoise", "Find wrong labels among images.", METHODS),
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
@@ -35,18 +36,26 @@ RECONSTRUCT = (
 )
 TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
+    Row("labelnoise", "labelnoise:train_labelnoise", "Train in spite of wrong labels.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
+    Row(
+        "labelnoise",
+        "labelnoise:eval_labelnoise",
+        "Score networks, or a report of wrong labels.",
+        METHODS,
+    ),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
+    Row("labelnoise", "labelnoise:check_labelnoise", "Are these labelled images usable?", METHODS),
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
@@ -58,6 +67,7 @@ DATA = (
         "Images made from a trained model alone.",
         METHODS,
     ),
+    Row("noisy-labels", "labelnoise:data_noisy_labels", "Make wrong labels on purpose.", METHODS),
     Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),

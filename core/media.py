@@ -48,6 +48,20 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image:
         raise DataError(f"{path} is not a readable image ({reason})") from error
 
 
+def centre_square(image: Image, size: int, resize: int, method: int) -> Image:
+    """Scale the shorter side to `resize` pixels and cut `size` x `size` out of the middle.
+
+    `method` is one of Pillow's `Resampling`. An image of that size already stays as it is.
+    """
+    if image.size == (size, size):
+        return image
+    scale = resize / min(image.size)
+    width, height = (max(size, int(side * scale)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    box = (left, top, left + size, top + size)
+    return image.resize((width, height), method).crop(box)
+
+
 def find_images(folder: str | Path) -> list[Path]:
     """Return the image files below `folder`, sorted. Raises `DataError` when there are none."""
     folder = Path(folder)

@@ -26,6 +26,14 @@ METHODS = (
         True,
     ),
     Method(
+        "labelnoise",
+        "labelnoise",
+        "Find wrong labels among long-tailed images, and train a classifier in spite of them.",
+        "images in class folders or a table; or probabilities, features and labels (NPY)",
+        "a ranked report (.csv, .html); a classifier (.safetensors)",
+        True,
+    ),
+    Method(
         "denoise",
         "denoise",
         "Remove noise from pictures with a learned convex prior, and prove how exactly.",

@@ -14,6 +14,7 @@ SCRIPTS = {
         ["--synthetic-images=16", "--iterations=5", "--repair-steps=4"],
         "top-1 of the small model: 0.",
     ),
+    "labelnoise": (["--epochs=2", "--warmup-epochs=1"], " % were right"),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
     "transcribe": (
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],

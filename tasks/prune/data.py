@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from torch import Tensor
 
 from ...core.errors import DataError
-from ...core.media import batched, find_images, read_idx, read_image, scan_classes
+from ...core.media import batched, centre_square, find_images, read_idx, read_image, scan_classes
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from .config import CheckConfig
@@ -78,12 +78,8 @@ def _fit(picture: pillow.Image, spec: InputSpec) -> Tensor:
     method = _FILTERS[spec.interpolation]
     if spec.squash:
         picture = picture.resize((spec.size, spec.size), method)
-    elif picture.size != (spec.size, spec.size):
-        scale = spec.resize / min(picture.size)
-        width, height = (max(spec.size, int(side * scale)) for side in picture.size)
-        picture = picture.resize((width, height), method)
-        left, top = round((width - spec.size) / 2), round((height - spec.size) / 2)
-        picture = picture.crop((left, top, left + spec.size, top + spec.size))
+    else:
+        picture = centre_square(picture, spec.size, spec.resize, method)
     levels = torch.from_numpy(np.array(picture))
     return levels.reshape(spec.size, spec.size, spec.channels).permute(2, 0, 1) / 255
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.augment import mirrored, shifted
 from ...core.checkpoint import read_metadata
 from ...core.config import to_toml
 from ...core.errors import DataError, UsageError
@@ -62,22 +63,10 @@ class _Augmented:
         chosen = images[indices] if isinstance(images, Tensor) else [images[i] for i in indices]
         inputs = to_inputs(chosen, self.spec)
         if self.shift:
-            inputs = _shifted(inputs, self.shift, generator)
+            inputs = shifted(inputs, self.shift, generator)
         if self.flip:
-            mirrored = torch.rand(len(inputs), generator=generator) < 0.5
-            inputs[mirrored] = inputs[mirrored].flip(3)
+            inputs = mirrored(inputs, generator)
         return inputs, self.data.labels[indices]
-
-
-def _shifted(inputs: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `most` pixels in both directions, repeating the border."""
-    count, _, height, width = inputs.shape
-    offsets = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
-    rows = (torch.arange(height) + offsets[0]).clamp(0, height - 1)
-    columns = (torch.arange(width) + offsets[1]).clamp(0, width - 1)
-    sample = torch.arange(count)
-    moved = inputs[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2).contiguous()
 
 
 def train(

@@ -16,6 +16,8 @@ from mlkit.core.results import versions
 
 BENCHMARKS = {
     "prune": "prune:compare",
+    "labelnoise": "labelnoise:compare",
+    "labelnoise-large": "labelnoise:large",
     "denoise": "denoise:compare",
     "reconstruct": "reconstruct:compare",
     "recommend": "recommend:compare",

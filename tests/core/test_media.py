@@ -96,3 +96,14 @@ def test_contact_sheet_places_every_image() -> None:
     assert sheet.shape == (1, 3 * 3 + 2, 2 * 4 + 1)
     assert torch.equal(sheet[:, 4:7, 5:9], images[3])
     assert bool((sheet[:, 8:, 5:] == 1).all())
+
+
+def test_the_middle_square_is_cut_out() -> None:
+    pixels = np.zeros((6, 12, 3), np.uint8)
+    pixels[:, 3:9] = 200
+    image = Image.fromarray(pixels)
+    square = media.centre_square(image, 6, 6, Image.Resampling.NEAREST)
+    assert (np.array(square) == 200).all()
+    assert media.centre_square(image, 4, 8, Image.Resampling.BILINEAR).size == (4, 4)
+    same = Image.new("RGB", (5, 5))
+    assert media.centre_square(same, 5, 9, Image.Resampling.NEAREST) is same

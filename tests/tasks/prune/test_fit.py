@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import mlkit
 from mlkit.core.checkpoint import read_metadata
 from mlkit.core.errors import DataError, UsageError
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.tasks.prune import PruneConfig, TrainConfig, prune, train
-from mlkit.tasks.prune.fit import _shifted
 
 QUICK = TrainOptions(epochs=4, batch_size=8, lr=0.05)
 RUN = RunOptions(device="cpu")
@@ -66,16 +64,3 @@ def test_too_few_images(tmp_path: Path, class_folder: Path) -> None:
             path.unlink()
     with pytest.raises(DataError, match="too few"):
         train(TrainConfig(data=class_folder, out=tmp_path / "run", image_size=8), QUICK, RUN)
-
-
-def test_shifts_move_whole_images_and_repeat_the_border() -> None:
-    images = torch.arange(2 * 3 * 5 * 6.0).reshape(2, 3, 5, 6)
-    moved = _shifted(images, 2, torch.Generator().manual_seed(0))
-    rows, columns = torch.arange(5), torch.arange(6)
-    for before, after in zip(images, moved, strict=True):
-        candidates = [
-            before[:, (rows + dy).clamp(0, 4)][:, :, (columns + dx).clamp(0, 5)]
-            for dy in range(-2, 3)
-            for dx in range(-2, 3)
-        ]
-        assert sum(torch.equal(after, candidate) for candidate in candidates) == 1
