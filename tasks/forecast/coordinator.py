@@ -26,15 +26,15 @@ from .windows import PARTS, Part, Scaler, scaler_of
 
 CHUNK_BYTES = 32 * 2**20  # encodings of this size travel in one call
 DELTA = 1e-5  # of differential privacy
-SHARED = ("cnfgnn", "fedavg")  # methods whose nodes all have the averaged weights
-SERVED = ("cnfgnn", "at")  # methods with a graph network on the server
+SHARED = ("cnfgnn", "fedavg", "central", "central-gn")  # all nodes have the same weights
+SERVED = ("cnfgnn", "at", "central-gn", "split")  # a graph network on the server
 
 
 def settings_of(
     model: ModelOptions, windows: WindowOptions, federation: FederationOptions, seed: int
 ) -> Settings:
     """Return what the nodes must know."""
-    served = model.method in (*SERVED, "central-gn", "split")
+    served = model.method in SERVED
     return Settings(
         model.hidden,
         model.hidden if served else 0,
@@ -370,6 +370,22 @@ class Coordinator:
         return epsilon(self.private_rounds, federation.participation, federation.dp_noise, DELTA)
 
     # --- keeping ---
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return copies of what forecasts need: device weights, and the server's where it serves."""
+        found = {"device": self.weights.detach().clone()}
+        if self.served:
+            state = self.server.state_dict()
+            found |= {f"server.{name}": t.detach().clone() for name, t in state.items()}
+        return found
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Go back to such copies, and send them to the nodes."""
+        self.weights = snapshot["device"].to(self.transport.device).clone()
+        state = {name[7:]: t for name, t in snapshot.items() if name.startswith("server.")}
+        if self.served:
+            self.server.load_state_dict(state)
+        self._send_weights()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next round depends on; the embeddings follow from it."""

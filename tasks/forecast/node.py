@@ -198,10 +198,10 @@ class NodeGroup:
         encodings = self.net.encode(weights, values, times)
         future = self.windows.future(starts, rows)
         state = torch.cat((encodings, g), -1)
-        forecast = self._decode(weights, state, (values, times), future, forced)
+        forecast = self.decode_states(weights, state, (values, times), future, forced)
         return _squares(forecast, future)
 
-    def _decode(
+    def decode_states(
         self,
         weights: Tensor,
         state: Tensor,
@@ -209,6 +209,11 @@ class NodeGroup:
         future: tuple[Tensor, Tensor, Tensor],
         forced: Tensor | None,
     ) -> Tensor:
+        """Return standardised forecasts (n, B, H) from states (n, B, L, h + e) of n nodes.
+
+        `past` and `future` are what `Windows` gives; where `forced` (broadcastable, bool) holds
+        and the truth was observed, it is fed to the decoder.
+        """
         last = past[0][..., -1], past[1][..., -1]
         times, targets, observed = future
         if forced is not None:
@@ -236,10 +241,13 @@ class NodeGroup:
         parts = []
         for rows in self._turns(max(1, len(starts))):
             past = self.windows.past(starts[None], rows)
-            own = self._of(weights, rows)
-            states = self.net.encode(own, *(_fold(past) if len(own) == 1 else past))
-            parts.append(states.view(len(past[0]), len(starts), *states.shape[2:]))
+            parts.append(self.states(self._of(weights, rows), past))
         return torch.cat(parts)
+
+    def states(self, weights: Tensor, past: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the encodings (n, B, L, h) of values and times (n, B, T) of n nodes."""
+        states = self.net.encode(weights, *(_fold(past) if len(weights) == 1 else past))
+        return states.view(*past[0].shape[:2], *states.shape[2:])
 
     @staticmethod
     def _of(weights: Tensor, rows: slice) -> Tensor:
@@ -282,7 +290,7 @@ class NodeGroup:
             state = torch.cat((states[rows][:, ids], g), -1)
             own = self._of(self.weights, rows)
             here = forced.bool().expand(*future[0].shape)
-            forecast = self._decode(own, state, past, future, here)
+            forecast = self.decode_states(own, state, past, future, here)
             squares, count = _squares(forecast, future)
             gradients.append(torch.autograd.grad(squares.sum(), g)[0])
             sums.append(squares.detach())
@@ -320,10 +328,8 @@ class NodeGroup:
             past = self.windows.past(starts[None], rows)
             future = self.windows.future(starts[None], rows)
             mine = self._of(weights, rows)
-            states = self.net.encode(mine, *(_fold(past) if len(mine) == 1 else past))
-            states = states.view(len(past[0]), len(starts), *states.shape[2:])
-            state = torch.cat((states, embeddings[rows]), -1)
-            found.append(self.scaler.restore(self._decode(mine, state, past, future, None)))
+            state = torch.cat((self.states(mine, past), embeddings[rows]), -1)
+            found.append(self.scaler.restore(self.decode_states(mine, state, past, future, None)))
         return torch.cat(found)
 
     def evaluate(self, part: Part, begin: int, embeddings: Tensor) -> dict[str, Tensor]:
