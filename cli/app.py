@@ -19,6 +19,7 @@ WORKFLOW = "Workflow"
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
+    Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
@@ -35,16 +36,19 @@ RECONSTRUCT = (
 TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
+    Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
+    Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
+    Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
 )
 DATA = (
@@ -56,6 +60,7 @@ DATA = (
     ),
     Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
+    Row("forecast-synth", "forecast:data_forecast_synth", "Generate a motorway.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
 )
 # Commands with a second word: name, rows, what the group does, panel in the root's help.

@@ -8,3 +8,25 @@ frozen, the graph network is trained by split learning. Unseen nodes use the ave
 Source: Meng, Rambhatla, Liu, "Cross-Node Federated Graph Neural Network for Spatio-Temporal Data
 Modeling", KDD 2021, arXiv 2106.05223.
 """
+
+from ...core.lazy import exports
+
+_NAMES = {
+    "ForecastConfig": "config",
+    "TrainConfig": "config",
+    "EvalConfig": "config",
+    "CheckConfig": "config",
+    "SynthConfig": "config",
+    "RoundOptions": "config",
+    "FederationOptions": "config",
+    "forecast": "apply",
+    "train": "fit",
+    "evaluate": "score",
+    "check_network": "check",
+    "synthesise": "synth",
+    "demo": "handover",
+    "export": "handover",
+    "load": "checkpoint",
+}
+__all__ = list(_NAMES)
+__getattr__ = exports(__name__, _NAMES)

@@ -214,3 +214,149 @@ class FederationOptions(Config):
         if self.dp_clip and self.aggregate != "mean":
             raise ValueError("--dp-clip works with --aggregate mean alone")
         return self
+
+
+class TrainConfig(SeriesOptions, GraphOptions, WindowOptions, ModelOptions, ResumeOption):
+    """Options of `mlkit train forecast`."""
+
+    series: Annotated[
+        Path,
+        Flag(argument=True, metavar="SERIES"),
+        Field(description="Sensors in columns: CSV, TSV, parquet, HDF5 of pandas, NPZ; gzipped."),
+    ]
+    inductive: Annotated[
+        float,
+        Flag("--inductive", metavar="SHARE"),
+        Field(gt=0, le=1, description="Train on this share of the sensors, the western ones."),
+    ] = 1.0
+    preset: Annotated[
+        Literal["quick", "standard", "paper"],
+        Flag("--preset"),
+        Field(description="Sizes and length of the training; paper: its settings for METR-LA."),
+    ] = "standard"
+    out: Annotated[
+        Path,
+        Flag("--out", "-o", panel=OUTPUT, metavar="DIR"),
+        Field(description="Run folder."),
+    ] = Path("runs/forecast")
+
+    @model_validator(mode="after")
+    def _places_for_the_split(self) -> Self:
+        if self.inductive < 1 and self.locations is None:
+            raise ValueError("--inductive needs --locations: it takes the western sensors")
+        if self.inductive < 1 and self.method not in ("cnfgnn", "fedavg", "central", "central-gn"):
+            raise ValueError(f"--method {self.method} has no weights for sensors it never saw")
+        return self
+
+
+class ForecastConfig(SeriesOptions, GraphOptions, OverwriteOption):
+    """Options of `mlkit forecast`."""
+
+    series: Annotated[
+        Path,
+        Flag(argument=True, metavar="SERIES"),
+        Field(description="Sensors in columns, the newest row last; - for a table on stdin."),
+    ]
+    weights: Annotated[
+        Path | None,
+        Flag("--weights", panel=MODEL, metavar="FILE"),
+        Field(description="Trained model; without it a small one is trained and kept by the file."),
+    ] = None
+    interval: Annotated[
+        Literal["50", "80", "90"],
+        Flag("--interval"),
+        Field(description="Percent of the validation errors that lower and upper enclose."),
+    ] = "80"
+    wide: Annotated[
+        bool, Flag("--wide"), Field(description="Write one column per sensor, without intervals.")
+    ] = False
+    node: Annotated[
+        tuple[str, ...],
+        Flag("--node"),
+        Field(description="Sensor to draw and print; repeat for several."),
+    ] = ()
+    out: Annotated[
+        Path | None,
+        Flag("--out", "-o", panel=OUTPUT, metavar="FILE"),
+        Field(description="Write the forecasts as .csv or .jsonl; - for standard output (CSV)."),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
+        Field(description="Draw the last day and the forecast of some sensors."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _known_format(self) -> Self:
+        out = self.out
+        if out is not None and out.name != "-" and out.suffix not in (".csv", ".jsonl"):
+            raise ValueError(f"--out {out}: must end in .csv or .jsonl")
+        if self.wide and out is not None and out.suffix == ".jsonl":
+            raise ValueError("--wide writes .csv alone")
+        return self
+
+
+class EvalConfig(SeriesOptions, GraphOptions):
+    """Options of `mlkit eval forecast`."""
+
+    series: Annotated[
+        Path, Flag(argument=True, metavar="SERIES"), Field(description="Sensors in columns.")
+    ]
+    weights: Annotated[
+        tuple[Path, ...],
+        Flag("--weights", panel=MODEL, metavar="FILE"),
+        Field(min_length=1, description="Trained model; repeat to compare several."),
+    ]
+    part: Annotated[
+        Literal["test", "valid", "train", "all"],
+        Flag("--part"),
+        Field(description="Which windows, in time; all: every one (for another file)."),
+    ] = "test"
+    by_node: Annotated[
+        bool, Flag("--by-node"), Field(description="One row per sensor as well.")
+    ] = False
+    every: Annotated[
+        int, Flag("--every"), Field(ge=1, description="Score every k-th window.")
+    ] = 1
+    plot: Annotated[
+        Path | None,
+        Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
+        Field(description="Draw the error over the horizon."),
+    ] = None
+
+
+class CheckConfig(SeriesOptions, GraphOptions):
+    """Options of `mlkit check forecast`."""
+
+    series: Annotated[
+        Path, Flag(argument=True, metavar="SERIES"), Field(description="Sensors in columns.")
+    ]
+    history: Annotated[
+        int, Flag("--history", panel=MODEL), Field(ge=1, le=10_000, description="Input steps.")
+    ] = 12
+    horizon: Annotated[
+        int, Flag("--horizon", panel=MODEL), Field(ge=1, le=10_000, description="Output steps.")
+    ] = 12
+
+
+class SynthConfig(OverwriteOption):
+    """Options of `mlkit data forecast-synth`."""
+
+    sensors: Annotated[
+        int, Flag("--sensors"), Field(ge=2, le=2000, description="Sensors along the roads.")
+    ] = 12
+    days: Annotated[int, Flag("--days"), Field(ge=2, le=400, description="Days.")] = 7
+    step_minutes: Annotated[
+        int, Flag("--step-minutes"), Field(ge=1, le=60, description="Minutes between rows.")
+    ] = 10
+    gaps: Annotated[
+        float, Flag("--gaps"), Field(ge=0, lt=0.9, description="Share of values left out.")
+    ] = 0.0
+    seed: Annotated[
+        int,
+        Flag("--seed", panel="Run", env="MLKIT_SEED"),
+        Field(ge=0, lt=2**63, description="Seed of every random choice."),
+    ] = 0
+    out: Annotated[
+        Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Folder.")
+    ] = Path("network")

@@ -81,6 +81,12 @@ def gaussian_kernel(distances: Tensor, threshold: float = 0.1) -> Tensor:
     return weights.fill_diagonal_(1).float()
 
 
+def nearest(weights: Tensor, count: int) -> Tensor:
+    """Keep the `count` largest entries of each column (N, N): a node hears that many others."""
+    least = weights.topk(min(count, len(weights)), dim=0).values[-1]
+    return weights.where(weights >= least, 0)
+
+
 def haversine(latitude: Tensor, longitude: Tensor) -> Tensor:
     """Return great-circle distances (N, N) in metres of places (N,) in degrees."""
     lat, lon = latitude.double().deg2rad(), longitude.double().deg2rad()

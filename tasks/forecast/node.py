@@ -70,12 +70,10 @@ class NodeGroup:
 
     def configure(self, **settings: Any) -> dict[str, Tensor]:
         """Take the settings; returns the windows of each part (n, 3), those with targets (n,)."""
-        self.settings = Settings(**settings)
-        s = self.settings
+        s = self.prepare(Settings(**settings))
         length = self.values.shape[1]
         starts = split_starts(length, s.history, s.horizon, s.stride, s.eval_stride)
         self.starts = {part: t.to(self.device) for part, t in starts.items()}
-        self.net = s.net
         self.embeddings = torch.zeros(
             len(self), len(starts["train"]), s.layers, s.embedding, device=self.device
         )
@@ -87,6 +85,12 @@ class NodeGroup:
             "windows": observed.any(-1).sum(1).double(),
             "lengths": lengths.repeat(len(self), 1),
         }
+
+    def prepare(self, settings: Settings) -> Settings:
+        """Take the settings alone, without a split: enough for forecasts."""
+        self.settings = settings
+        self.net = settings.net
+        return settings
 
     def stats(self) -> dict[str, Tensor]:
         """Return count, sum and sum of squares of the training inputs, float64 (n, 3)."""
