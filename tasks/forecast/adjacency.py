@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -179,7 +180,7 @@ class _ArraysOnly(pickle.Unpickler):
             return codecs.encode
         if name in ("ndarray", "dtype"):
             return getattr(np, name)
-        return getattr(np._core.multiarray, name)
+        return getattr(importlib.import_module("numpy._core.multiarray"), name)
 
 
 def read_pickle(path: str | Path) -> tuple[tuple[str, ...], Tensor]:
@@ -222,14 +223,16 @@ def read_places(path: str | Path, names: Sequence[str]) -> tuple[Tensor, Tensor]
     `DataError` for a sensor without a place.
     """
     sheet = tables.open_table(path, PLACE)
-    ids, lats, lons = ("sensor_id", "id", "station", "name", "node"), ("latitude", "lat"), (
-        "longitude", "lon", "lng",
-    )  # fmt: skip
+    guesses: tuple[tuple[str, ...], ...] = (
+        ("sensor_id", "id", "station", "name", "node"),
+        ("latitude", "lat"),
+        ("longitude", "lon", "lng"),
+    )
     if not sheet.header:
-        ids, lats, lons = ("1",), ("2",), ("3",)
+        guesses = (("1",), ("2",), ("3",))
     columns = [
-        tables.need_column(sheet, what, guesses, None, "a header: id, latitude, longitude")
-        for what, guesses in (("id", ids), ("latitude", lats), ("longitude", lons))
+        tables.need_column(sheet, what, names_, None, "a header: id, latitude, longitude")
+        for what, names_ in zip(("id", "latitude", "longitude"), guesses, strict=True)
     ]
     frame = tables.collect(sheet, [tables.text(column).alias(column) for column in columns])
     numbers = frame.select(pl.col(columns[1:]).cast(pl.Float64, strict=False)).to_numpy()

@@ -16,8 +16,8 @@ from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from ...core.runtime import Runtime, start
 from .checkpoint import Trained, open_trained
-from .coordinator import SERVED
 from .config import ForecastConfig
+from .coordinator import SERVED
 from .data import Series
 from .graph import Graph
 from .network import open_graph, open_series
@@ -159,7 +159,12 @@ def _rows(
     rows = []
     for node, name in enumerate(series.names):
         for step, label in enumerate(labels):
-            row = {"time": label, "node": name, "step": step + 1, "value": float(values[node, step])}
+            row = {
+                "time": label,
+                "node": name,
+                "step": step + 1,
+                "value": float(values[node, step]),
+            }
             if bounds is not None:
                 row["lower"] = float(bounds[0][node, step])
                 row["upper"] = float(bounds[1][node, step])

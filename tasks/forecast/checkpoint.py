@@ -99,7 +99,10 @@ def open_trained(path: str | Path) -> Trained:
             federation=FederationOptions.create(**content["federation"]),
             names=names,
             graph=make_graph(
-                tensors["graph.source"], tensors["graph.target"], tensors["graph.weight"], len(names)
+                tensors["graph.source"],
+                tensors["graph.target"],
+                tensors["graph.weight"],
+                len(names),
             ),
             scaler=Scaler(**content["scaler"]),
             device=tensors["device"],

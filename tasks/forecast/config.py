@@ -136,7 +136,9 @@ class RoundOptions(Config):
         int, Flag(panel=TRAINING), Field(gt=0, description="Windows per step of a node.")
     ] = 128
     server_batch: Annotated[
-        int, Flag("--server-batch", panel=TUNING), Field(gt=0, description="Windows per step there.")
+        int,
+        Flag("--server-batch", panel=TUNING),
+        Field(gt=0, description="Windows per step there."),
     ] = 48
     lr: Annotated[float, Flag(panel=TRAINING), Field(gt=0, description="Learning rate.")] = 1e-3
     server_lr: Annotated[
@@ -315,9 +317,7 @@ class EvalConfig(SeriesOptions, GraphOptions):
     by_node: Annotated[
         bool, Flag("--by-node"), Field(description="One row per sensor as well.")
     ] = False
-    every: Annotated[
-        int, Flag("--every"), Field(ge=1, description="Score every k-th window.")
-    ] = 1
+    every: Annotated[int, Flag("--every"), Field(ge=1, description="Score every k-th window.")] = 1
     plot: Annotated[
         Path | None,
         Flag("--plot", panel=OUTPUT, metavar="FILE.png"),

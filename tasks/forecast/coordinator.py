@@ -240,7 +240,9 @@ class Coordinator:
         order = source.argsort(stable=True)
         source, target, weight = source[order], target[order], weight[order]
         degree = torch.bincount(source, minlength=graph.nodes)
-        place = torch.arange(len(source), device=source.device) - (degree.cumsum(0) - degree)[source]
+        place = (
+            torch.arange(len(source), device=source.device) - (degree.cumsum(0) - degree)[source]
+        )
         most = max(1, int(degree.max()))
         who = source.new_zeros(graph.nodes, most).index_put((source, place), target)
         pulls = weight.new_zeros(graph.nodes, most).index_put((source, place), weight)
@@ -264,9 +266,7 @@ class Coordinator:
         old = self.encodings.get(part)
         found = []
         for begin, end in self._chunks(self.lengths[part]):
-            reply = self.transport.call(
-                "encode", part=part, begin=begin, end=end, tag=tag
-            )
+            reply = self.transport.call("encode", part=part, begin=begin, end=end, tag=tag)
             new = reply.tensors["encodings"]
             # A node that sends NaN may not spoil the sums of all others.
             usable = reply.alive.to(new.device) & new.flatten(1).isfinite().all(1)
@@ -372,7 +372,7 @@ class Coordinator:
     # --- keeping ---
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Return copies of what forecasts need: device weights, and the server's where it serves."""
+        """Return copies of what forecasts need: device weights, and the server's where it is."""
         found = {"device": self.weights.detach().clone()}
         if self.served:
             state = self.server.state_dict()

@@ -112,9 +112,7 @@ def _checked(series: Series, options: SeriesOptions) -> Series:
     twins = sorted({name for name in series.names if series.names.count(name) > 1})
     if twins:
         raise DataError(f"{series.name}: sensor '{twins[0]}' stands twice", "rename one")
-    return Series(
-        series.name, series.names, values, series.start, series.step, series.day_steps
-    )
+    return Series(series.name, series.names, values, series.start, series.step, series.day_steps)
 
 
 def constant_sensors(series: Series) -> list[str]:
@@ -193,9 +191,7 @@ def _moments(name: str, column: pl.Series, title: str, first_line: int) -> np.nd
     return (moments * factor).round().astype(np.int64)
 
 
-def _regular(
-    name: str, moments: np.ndarray, first_line: int
-) -> tuple[int, int, np.ndarray]:
+def _regular(name: str, moments: np.ndarray, first_line: int) -> tuple[int, int, np.ndarray]:
     """Return start, step and the grid row of each time; rows that are left out become gaps."""
     if len(moments) < 2:
         raise DataError(f"{name} has one row", "is it the right file?")
@@ -219,9 +215,7 @@ def _regular(
     return int(moments[0]), step, rows
 
 
-def _numbers(
-    name: str, frame: pl.DataFrame, names: Sequence[str], first_line: int
-) -> np.ndarray:
+def _numbers(name: str, frame: pl.DataFrame, names: Sequence[str], first_line: int) -> np.ndarray:
     """Return the cells as float32 (rows, columns), NaN where a cell is empty or says so."""
     lower = [pl.col(column).str.to_lowercase().is_in(UNKNOWN) for column in frame.columns]
     clean = frame.with_columns(
@@ -241,17 +235,13 @@ def _numbers(
     return numbers.fill_null(np.nan).to_numpy().astype(np.float32)
 
 
-def _transposed(
-    name: str, frame: pl.DataFrame, first_line: int, options: SeriesOptions
-) -> Series:
+def _transposed(name: str, frame: pl.DataFrame, first_line: int, options: SeriesOptions) -> Series:
     first = frame.to_series(0)
     named = first.cast(pl.Float64, strict=False).null_count() > 0
     names = [str(cell) for cell in first] if named else [str(i + 1) for i in range(len(frame))]
     rest = frame.drop(frame.columns[0]) if named else frame
     values = _numbers(name, rest, rest.columns, first_line)
-    return Series(
-        name, tuple(names), torch.from_numpy(values), day_steps=options.day_steps or 288
-    )
+    return Series(name, tuple(names), torch.from_numpy(values), day_steps=options.day_steps or 288)
 
 
 # --- arrays ---
@@ -322,9 +312,7 @@ def _read_numpy(path: Path, options: SeriesOptions) -> Series:
     return Series(str(path), names, torch.from_numpy(values.copy()), day_steps=day or 288)
 
 
-def _join_windows(
-    path: Path, x: np.ndarray, y: np.ndarray, day: int
-) -> tuple[np.ndarray, int]:
+def _join_windows(path: Path, x: np.ndarray, y: np.ndarray, day: int) -> tuple[np.ndarray, int]:
     """Return the series (S, N) that windows one step apart were cut from."""
     if x.ndim != 4 or y.ndim != 4 or len(x) != len(y) or len(x) == 0:
         raise DataError(f"{path}: x {x.shape} and y {y.shape} are no windows (n, steps, N, F)")

@@ -114,7 +114,10 @@ def train(
             f"continue it with --resume {run.folder}, or name another folder with -o",
         )
     series = open_series(config.series, config, progress)
-    config, options = resolve(config, config.preset), resolve(options or RoundOptions(), config.preset)
+    config, options = (
+        resolve(config, config.preset),
+        resolve(options or RoundOptions(), config.preset),
+    )
     windows = thin(part_of(config, WindowOptions), series.values.shape[1], config.preset)
     split_starts(
         series.values.shape[1], windows.history, windows.horizon, windows.stride,
@@ -261,7 +264,8 @@ def _summary(
     predictor = Predictor(trained, series, graph, runtime.device)
     shared = Predictor(trained.with_(personal=None), series, graph, runtime.device)
     truth = predictor.truth(starts["valid"])
-    arms = {trained.model.method: error_sums(shared.forecast(starts["valid"]), truth)}
+    arms: dict[str, Tensor] = {}
+    arms[trained.model.method] = error_sums(shared.forecast(starts["valid"]), truth)
     if personal is not None:
         name = f"{trained.model.method}, personalised"
         arms[name] = error_sums(predictor.forecast(starts["valid"]), truth)
@@ -287,5 +291,3 @@ def _summary(
         tables=(error_table("Validation errors", arms), costs),
         notes=tuple(notes),
     )
-
-

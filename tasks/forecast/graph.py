@@ -25,8 +25,8 @@ class Graph:
 
     def to(self, device: torch.device | str) -> Graph:
         """Return the graph on another device."""
-        parts = (t.to(device) for t in (self.source, self.target, self.weight))
-        return Graph(*parts, self.nodes)
+        source, target, weight = (t.to(device) for t in (self.source, self.target, self.weight))
+        return Graph(source, target, weight, self.nodes)
 
     def dense(self) -> Tensor:
         """Return the matrix (N, N) whose entry (i, j) is the weight of the edge i -> j."""

@@ -60,7 +60,7 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
 
 
 class _Device(nn.Module):
-    """What one node computes, as a module: its past and its embedding in, standardised values out."""
+    """What one node computes: its past and its embedding in, standardised values out."""
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()

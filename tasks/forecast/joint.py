@@ -71,7 +71,7 @@ class Joint(Coordinator):
         return float(loss.detach())
 
     def evaluate(self, part: Part) -> Tensor:
-        """Return the sums of `Coordinator.evaluate`; where all data is in one place none travels."""
+        """Do what `Coordinator.evaluate` does; where all data is in one place none travels."""
         kept = self.transport.traffic
         self.transport.traffic = kept if self.alone else Traffic()
         sums = super().evaluate(part)

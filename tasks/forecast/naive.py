@@ -33,5 +33,3 @@ def daily_profile(
     profile = torch.where(counts > 0, sums / counts.clamp_min(1), mean)
     steps = torch.arange(history, history + horizon, device=starts.device)
     return profile[:, slots[starts[:, None] + steps]].to(values.dtype)
-
-

@@ -275,9 +275,7 @@ class NodeGroup:
         ]
         return clipped + clip * noise * torch.stack(rows).to(self.device)
 
-    def decode_gradient(
-        self, ids: Tensor, forced: Tensor, embeddings: Tensor
-    ) -> dict[str, Tensor]:
+    def decode_gradient(self, ids: Tensor, forced: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
         """Return what split learning sends back for windows `ids` (B,) of the training part.
 
         `embeddings` (n, B, L, e) came from the server. Returns the gradient of the summed squared
@@ -319,9 +317,7 @@ class NodeGroup:
         return {}
 
     @torch.no_grad()
-    def forecast(
-        self, starts: Tensor, embeddings: Tensor, own: Tensor | None = None
-    ) -> Tensor:
+    def forecast(self, starts: Tensor, embeddings: Tensor, own: Tensor | None = None) -> Tensor:
         """Return forecasts (n, B, H), in the data's units, of windows that start at `starts`.
 
         With the node's `own` weights (n, P) its own encoder and decoder are used.

@@ -63,7 +63,11 @@ def run_rounds(
         while engine.rounds < options.rounds and not _patience_is_spent(engine, course):
             entry = _one_round(engine, course, run)
             if entry["score"] > course.score:
-                course.score, course.at, course.best = entry["score"], engine.rounds, engine.snapshot()
+                course.score, course.at, course.best = (
+                    entry["score"],
+                    engine.rounds,
+                    engine.snapshot(),
+                )
                 if save_best is not None:
                     save_best(course.best, entry)
             if run is not None:

@@ -46,7 +46,9 @@ def evaluate(
             )
     series = open_series(config.series, config, progress)
     starts = _starts(config, series, windows)
-    arms, metrics, notes = {}, {}, []
+    arms: dict[str, Tensor] = {}
+    metrics: dict[str, Any] = {}
+    notes: list[str] = []
     for model in models:
         sums, found, said = _score(config, model, series, starts[config.part], runtime, progress)
         arms |= sums

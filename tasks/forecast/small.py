@@ -13,7 +13,7 @@ from ...core.files import sha256
 from ...core.progress import Progress
 from ...core.runtime import Runtime
 from .checkpoint import Trained, open_trained, save_trained
-from .config import ForecastConfig, FederationOptions, ModelOptions, RoundOptions, WindowOptions
+from .config import FederationOptions, ForecastConfig, ModelOptions, RoundOptions, WindowOptions
 from .data import Series
 from .fit import fit, make_engine, resolve, thin, with_errors
 from .graph import Graph
@@ -51,9 +51,7 @@ def small_model(
     return trained
 
 
-def _cache(
-    config: ForecastConfig, graph: Graph, seed: int, options: tuple[object, ...]
-) -> Path:
+def _cache(config: ForecastConfig, graph: Graph, seed: int, options: tuple[object, ...]) -> Path:
     """Return where the small model is kept: its name holds a hash of all it depends on."""
     edges = torch.stack((graph.source.double(), graph.target.double(), graph.weight.double()))
     parts = {

@@ -76,7 +76,7 @@ def _jam(
 
 
 def write(made: Synthetic, out: Path) -> None:
-    """Write speeds.csv, distances.csv (from, to, metres, along the traffic both ways), places.csv."""
+    """Write speeds.csv, distances.csv (from, to, metres, both ways) and places.csv."""
     moments = FIRST + np.arange(len(made.speeds)) * np.timedelta64(made.step_minutes, "m")
     rows = [",".join(["time", *made.names])]
     for moment, speeds in zip(moments, made.speeds, strict=True):
@@ -104,9 +104,7 @@ def synthesise(config: SynthConfig, progress: Progress | None = None) -> Result:
     for name in ("speeds.csv", "distances.csv", "places.csv"):
         check_writable(config.out / name, config.overwrite)
     with progress.task("generating", None):
-        made = generate(
-            config.sensors, config.days, config.step_minutes, config.gaps, config.seed
-        )
+        made = generate(config.sensors, config.days, config.step_minutes, config.gaps, config.seed)
         write(made, config.out)
     speeds, graph = config.out / "speeds.csv", config.out / "distances.csv"
     return Result(

@@ -108,9 +108,7 @@ class Windows:
         values = self.inputs[rows]
         return _pick(values, places), self.times[places].expand(len(values), -1, -1)
 
-    def future(
-        self, starts: Tensor, rows: slice = slice(None)
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def future(self, starts: Tensor, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
         """Return times, targets and what is observed, (n, B, H) each, of the steps to forecast."""
         steps = torch.arange(self.history, self.history + self.horizon, device=starts.device)
         places = starts[..., None] + steps
