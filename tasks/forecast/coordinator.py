@@ -19,7 +19,7 @@ from ...core.runtime import stream
 from .config import FederationOptions, ModelOptions, RoundOptions, WindowOptions
 from .graph import Graph
 from .model import DeviceNet, GraphNetwork, teacher_probability
-from .node import Settings
+from .node import Piece, Settings, server_order
 from .privacy import aggregate, epsilon, private_mean
 from .transport import Transport
 from .windows import PARTS, Part, Scaler, scaler_of
@@ -87,8 +87,8 @@ class Coordinator:
         self.rejected: list[str] = []
         self.scaler = Scaler(0.0, 1.0)
         self.counts = torch.zeros(nodes, dtype=torch.float64)
-        self.lengths: dict[Part, int] = {}
-        self.encodings: dict[Part, Tensor] = {}
+        self.lengths: dict[Piece, int] = {}
+        self.encodings: dict[Piece, Tensor] = {}
         self.embeddings: Tensor | None = None
         self.warn: Callable[[str], None] = lambda message: None
 
@@ -98,7 +98,7 @@ class Coordinator:
         """Set the nodes up: settings, the scaler of all, and after a resume their embeddings."""
         self.transport.newcomers()
         self.counts = self._configure(None)
-        sums = self.transport.call("stats").tensors["sums"]
+        sums = self.transport.call("stats", expect={"sums": (3,)}).tensors["sums"]
         self.scaler = scaler_of(sums.cpu())
         self.transport.call("standardise", mean=self.scaler.mean, std=self.scaler.std)
         self._send_weights()
@@ -108,14 +108,19 @@ class Coordinator:
 
     def _configure(self, only: Tensor | None) -> Tensor:
         """Send the settings; returns the windows with targets (N,). All must have equally many."""
-        reply = self.transport.call("configure", only=only, **vars(self.settings))
+        reply = self.transport.call(
+            "configure", only=only, expect={"windows": (), "lengths": (3,)}, **vars(self.settings)
+        )
         lengths = reply.tensors["lengths"].cpu()[reply.alive]
-        known = torch.tensor([self.lengths[part] for part in self.lengths] or lengths[0].tolist())
+        if len(lengths) == 0:
+            raise DataError("no node answered", "are the joiners still there?")
+        before = [self.lengths[part] for part in PARTS if part in self.lengths]
+        known = torch.tensor(before or lengths[0].tolist())
         if bool((lengths != known).any()):
             raise DataError(
                 "the nodes' series differ in length", "cut all to the same steps, gaps left empty"
             )
-        self.lengths = dict(zip(PARTS, known.tolist(), strict=True))
+        self.lengths = {**dict(zip(PARTS, known.tolist(), strict=True)), "newest": 1}
         return reply.tensors["windows"].cpu()
 
     def welcome(self) -> None:
@@ -161,6 +166,7 @@ class Coordinator:
             "train",
             per_node=extra,
             only=self._participants(),
+            expect={"weights": (self.net.size,), "loss": ()},
             epochs=options.local_epochs,
             first_epoch=self.rounds * options.local_epochs,
             batch=options.batch_size,
@@ -256,7 +262,7 @@ class Coordinator:
         step = max(1, CHUNK_BYTES // row)
         return [(b, min(b + step, windows)) for b in range(0, windows, step)]
 
-    def collect_encodings(self, part: Part, tag: int | None = None) -> Tensor:
+    def collect_encodings(self, part: Piece, tag: int | None = None) -> Tensor:
         """Ask the nodes for the encodings (N, W, L, h) of their windows.
 
         Of nodes that do not answer the last ones are used, or zeros. `tag` names the draw of the
@@ -266,7 +272,14 @@ class Coordinator:
         old = self.encodings.get(part)
         found = []
         for begin, end in self._chunks(self.lengths[part]):
-            reply = self.transport.call("encode", part=part, begin=begin, end=end, tag=tag)
+            reply = self.transport.call(
+                "encode",
+                expect={"encodings": (end - begin, self.settings.layers, self.settings.hidden)},
+                part=part,
+                begin=begin,
+                end=end,
+                tag=tag,
+            )
             new = reply.tensors["encodings"]
             # A node that sends NaN may not spoil the sums of all others.
             usable = reply.alive.to(new.device) & new.flatten(1).isfinite().all(1)
@@ -278,26 +291,30 @@ class Coordinator:
     def _server_epoch(self, epoch: int) -> float:
         options, windows = self.options, self.lengths["train"]
         encodings = self.encodings["train"]
-        generator = stream(self.seed, 5, self.rounds, epoch)
-        order = torch.randperm(windows, generator=generator)
+        order = server_order(self.seed, self.rounds, epoch, windows).to(encodings.device)
+        draws = stream(self.seed, 8, self.rounds, epoch)
         total = count = 0.0
-        for ids in order.split(options.server_batch):
+        for begin in range(0, windows, options.server_batch):
+            ids = order[begin : begin + options.server_batch]
             chance = teacher_probability(self.steps, options.teacher)
-            forced = torch.rand(self.settings.horizon, generator=generator) <= chance
-            ids = ids.to(encodings.device)
-            squares, targets = self._server_step(encodings[:, ids], ids, forced.float())
+            forced = torch.rand(self.settings.horizon, generator=draws) <= chance
+            squares, targets = self._server_step(
+                encodings[:, ids], epoch=epoch, begin=begin, forced=forced.tolist()
+            )
             total, count = total + squares, count + targets
             self.steps += 1
         return total / max(count, 1)
 
-    def _server_step(self, encodings: Tensor, ids: Tensor, forced: Tensor) -> tuple[float, float]:
+    def _server_step(self, encodings: Tensor, **batch: Any) -> tuple[float, float]:
         """Take one step of split learning: g down, dLoss/dg up, backwards through the network."""
         self.server.train()
         embeddings = self.server(encodings, self.graph)
         reply = self.transport.call(
             "decode_gradient",
-            shared={"ids": ids, "forced": forced.to(ids.device)},
             per_node={"embeddings": embeddings.detach()},
+            expect={"gradients": tuple(embeddings.shape[1:]), "squares": (), "count": ()},
+            round=self.rounds,
+            **batch,
         )
         gradients, count = reply.tensors["gradients"], float(reply.tensors["count"].sum())
         usable = gradients.flatten(1).isfinite().all(1)
@@ -337,6 +354,7 @@ class Coordinator:
             reply = self.transport.call(
                 "evaluate",
                 per_node={"embeddings": embeddings[:, begin:end]},
+                expect={"sums": (self.settings.horizon, 5)},
                 part=part,
                 begin=begin,
             )
@@ -355,12 +373,22 @@ class Coordinator:
         reply = self.transport.call(
             "personalise",
             per_node={"valid_embeddings": embeddings},
+            expect={
+                "epoch": (),
+                "before": (self.settings.horizon, 5),
+                "after": (self.settings.horizon, 5),
+            },
             epochs=epochs,
             batch=self.options.batch_size,
             lr=self.options.personal_lr or self.options.lr,
             seed_epoch=1_000_000,  # its shuffles are not those of the rounds
         )
         return reply.tensors
+
+    def finish(self) -> None:
+        """Let every node forecast what lies behind the end of its series, with a fresh embedding."""
+        encodings = self.collect_encodings("newest")
+        self.transport.call("finish", per_node={"embeddings": self.embed(encodings)})
 
     def spent(self) -> float | None:
         """Return the epsilon that the averages have cost so far; None without --dp-clip."""

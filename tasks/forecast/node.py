@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from ...core.runtime import stream
 from .model import DeviceNet, teacher_probability
 from .windows import PARTS, Part, Scaler, Windows, input_sums, make_windows, split_starts
 
+Piece = Literal["train", "valid", "test", "newest"]
+KEYS = {"train": 0, "valid": 1, "test": 2, "newest": 3}
 ROWS_AT_ONCE = 4096  # sequences per tensor program; more nodes are worked on in turns
 FMTL_WEIGHT = 0.01  # weight of the pull towards the neighbours in the authors' code
 
@@ -44,11 +46,17 @@ class Settings:
         return DeviceNet(self.hidden, self.embedding, self.layers)
 
 
+def server_order(seed: int, round: int, epoch: int, windows: int) -> Tensor:
+    """Return the order in which the server takes the training windows in an epoch of a round."""
+    return torch.randperm(windows, generator=stream(seed, 5, round, epoch))
+
+
 class NodeGroup:
     """Nodes that live in one process: their series, their windows, their training.
 
-    `values` is (n, S) in the data's units, NaN where nothing was measured; `times` (S,) the time
-    of day in [0, 1). `secret` seeds the noise on uploads; only the nodes know it.
+    `values` is (n, S) in the data's units, NaN where nothing was measured; `times` the time of day
+    in [0, 1) of these steps and perhaps of some behind them, which forecasts need. `secret`
+    seeds the noise on uploads; only the nodes know it.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class NodeGroup:
         self._keys = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:4]) for n in names]
         self.weights = torch.zeros(1, 0)
         self.personal: Tensor | None = None
+        self.newest: Tensor | None = None  # forecasts (n, H) behind the end, after `finish`
         self._states: Tensor | None = None  # encodings of the training windows, made when needed
 
     def __len__(self) -> int:
@@ -73,7 +82,8 @@ class NodeGroup:
         s = self.prepare(Settings(**settings))
         length = self.values.shape[1]
         starts = split_starts(length, s.history, s.horizon, s.stride, s.eval_stride)
-        self.starts = {part: t.to(self.device) for part, t in starts.items()}
+        self.starts: dict[Piece, Tensor] = {p: t.to(self.device) for p, t in starts.items()}
+        self.starts["newest"] = torch.tensor([length - s.history], device=self.device)
         self.embeddings = torch.zeros(
             len(self), len(starts["train"]), s.layers, s.embedding, device=self.device
         )
@@ -101,8 +111,10 @@ class NodeGroup:
         s = self.settings
         self.scaler = Scaler(mean, std)
         self._states = None
+        ahead = min(s.horizon, len(self.times) - self.values.shape[1])
+        values = torch.nn.functional.pad(self.values, (0, ahead), value=torch.nan)
         self.windows: Windows = make_windows(
-            self.values, self.times, self.scaler, s.history, s.horizon
+            values, self.times, self.scaler, s.history, s.horizon
         )
         return {}
 
@@ -232,14 +244,14 @@ class NodeGroup:
         return out.view(times.shape)
 
     @torch.no_grad()
-    def encode(self, part: Part, begin: int, end: int, tag: int) -> dict[str, Tensor]:
+    def encode(self, part: Piece, begin: int, end: int, tag: int) -> dict[str, Tensor]:
         """Return the encodings (n, end - begin, L, h) of windows, clipped and noised if asked.
 
         The noise of the same windows under the same `tag` is the same: asking again for it does
         not average it away.
         """
         encodings = self._encode(self.weights, self.starts[part][begin:end])
-        return {"encodings": self._private(encodings, (tag, PARTS.index(part), begin))}
+        return {"encodings": self._private(encodings, (tag, KEYS[part], begin))}
 
     def _encode(self, weights: Tensor, starts: Tensor) -> Tensor:
         parts = []
@@ -275,13 +287,19 @@ class NodeGroup:
         ]
         return clipped + clip * noise * torch.stack(rows).to(self.device)
 
-    def decode_gradient(self, ids: Tensor, forced: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
-        """Return what split learning sends back for windows `ids` (B,) of the training part.
+    def decode_gradient(
+        self, embeddings: Tensor, *, round: int, epoch: int, begin: int, forced: list[bool]
+    ) -> dict[str, Tensor]:
+        """Return what split learning sends back for a batch of training windows.
 
-        `embeddings` (n, B, L, e) came from the server. Returns the gradient of the summed squared
-        error with respect to them, that sum (n,) and the number of targets (n,). The device
-        weights are frozen. `forced` (H,) is 1 where the decoder is fed the truth.
+        The batch is `begin`, begin + 1, ... of the server's order of that epoch, which both sides
+        know; `embeddings` (n, B, L, e) came from the server. Returns the gradient of the summed
+        squared error with respect to them, that sum (n,) and the number of targets (n,). The
+        device weights are frozen. `forced` says at which steps the decoder is fed the truth.
         """
+        order = server_order(self.settings.seed, round, epoch, len(self.starts["train"]))
+        ids = order[begin : begin + embeddings.shape[1]].to(self.device)
+        fed = torch.tensor(forced, device=self.device)
         states = self._training_states()
         gradients, sums, counts = [], [], []
         starts = self.starts["train"][ids]
@@ -291,8 +309,7 @@ class NodeGroup:
             past = self.windows.past(starts[None], rows)
             state = torch.cat((states[rows][:, ids], g), -1)
             own = self._of(self.weights, rows)
-            here = forced.bool().expand(*future[0].shape)
-            forecast = self.decode_states(own, state, past, future, here)
+            forecast = self.decode_states(own, state, past, future, fed.expand(*future[0].shape))
             squares, count = _squares(forecast, future)
             gradients.append(torch.autograd.grad(squares.sum(), g)[0])
             sums.append(squares.detach())
@@ -331,6 +348,11 @@ class NodeGroup:
             state = torch.cat((self.states(mine, past), embeddings[rows]), -1)
             found.append(self.scaler.restore(self.decode_states(mine, state, past, future, None)))
         return torch.cat(found)
+
+    def finish(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Forecast the steps behind the end of the series and keep that in `newest`."""
+        self.newest = self.forecast(self.starts["newest"], embeddings, self.personal)[:, 0]
+        return {}
 
     def evaluate(self, part: Part, begin: int, embeddings: Tensor) -> dict[str, Tensor]:
         """Return sums of errors per node and horizon over windows from `begin` on, float64.

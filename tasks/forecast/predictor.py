@@ -33,7 +33,7 @@ class Predictor:
                 "train with --method cnfgnn or fedavg to serve sensors never seen",
             )
         longer = series.extended(settings.horizon)
-        group = NodeGroup(series.names, longer.values.to(device), longer.times.to(device))
+        group = NodeGroup(series.names, series.values.to(device), longer.times.to(device))
         group.prepare(settings)
         group.standardise(trained.scaler.mean, trained.scaler.std)
         rows = torch.tensor([self.place.get(name, 0) for name in series.names])

@@ -70,12 +70,13 @@ class Transport(Protocol):
         shared: Mapping[str, Tensor] | None = None,
         per_node: Mapping[str, Tensor] | None = None,
         only: Tensor | None = None,
+        expect: Mapping[str, tuple[int, ...]] | None = None,
         **numbers: Any,
     ) -> Reply:
         """Ask all nodes (or those of `only`, bool (N,)) for an operation of `NodeGroup`.
 
         `shared` tensors go to every node as they are, of `per_node` tensors (N, ...) each node
-        gets its row.
+        gets its row. `expect` names the tensors of the answer and their shape per node.
         """
 
     def newcomers(self) -> Tensor:
@@ -99,6 +100,7 @@ class LocalTransport:
         shared: Mapping[str, Tensor] | None = None,
         per_node: Mapping[str, Tensor] | None = None,
         only: Tensor | None = None,
+        expect: Mapping[str, tuple[int, ...]] | None = None,
         **numbers: Any,
     ) -> Reply:
         """Carry the operation out here. Nodes outside `only` compute too, and are not heard."""
