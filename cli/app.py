@@ -33,6 +33,10 @@ RECONSTRUCT = (
     Row("image", "reconstruct:reconstruct_image", "Blurred, holey or small pictures.", METHODS),
     Row("matrix", "reconstruct:reconstruct_matrix", "From any linear measurement.", METHODS),
 )
+FEDERATE = (
+    Row("serve", "federate:federate_serve", "Coordinate, knowing the graph alone.", METHODS),
+    Row("join", "federate:federate_join", "Take part with this machine's sensors.", METHODS),
+)
 TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
@@ -66,6 +70,7 @@ DATA = (
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (
     ("reconstruct", RECONSTRUCT, "Images from CT, MRI or other measurements.", METHODS),
+    ("federate", FEDERATE, "Train forecast over machines that keep their data.", METHODS),
     ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
     ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
     ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),

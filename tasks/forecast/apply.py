@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -135,8 +134,7 @@ Bounds = tuple[Tensor, Tensor] | None
 
 def _text(config: ForecastConfig, series: Series, values: Tensor, bounds: Bounds) -> str:
     """Return the file: CSV (long or wide), or JSON lines."""
-    length = series.values.shape[1]
-    labels = [series.label(length + step) for step in range(values.shape[1])]
+    labels = _labels(series, values)
     if config.wide:
         lines = [",".join(("time", *map(_quoted, series.names)))]
         lines += [
@@ -144,18 +142,29 @@ def _text(config: ForecastConfig, series: Series, values: Tensor, bounds: Bounds
             for step, label in enumerate(labels)
         ]
         return "\n".join(lines) + "\n"
-    rows = _rows(series, values, bounds, labels)
     if config.out is not None and config.out.suffix == ".jsonl":
-        return "".join(json.dumps(row) + "\n" for row in rows)
-    keys = list(rows[0])
-    shown: Callable[[Any], str] = lambda v: f"{v:.6g}" if isinstance(v, float) else _quoted(str(v))  # noqa: E731
-    lines = [",".join(keys), *(",".join(shown(row[key]) for key in keys) for row in rows)]
+        return "".join(json.dumps(row) + "\n" for row in _rows(series, values, bounds))
+    return forecast_text(series, values, bounds)
+
+
+def forecast_text(series: Series, values: Tensor, bounds: Bounds = None) -> str:
+    """Return forecasts (N, H) as CSV, one row per sensor and step."""
+    rows = _rows(series, values, bounds)
+    lines = [",".join(rows[0]), *(",".join(map(_cell, row.values())) for row in rows)]
     return "\n".join(lines) + "\n"
 
 
-def _rows(
-    series: Series, values: Tensor, bounds: Bounds, labels: list[str]
-) -> list[dict[str, Any]]:
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else _quoted(str(value))
+
+
+def _labels(series: Series, values: Tensor) -> list[str]:
+    length = series.values.shape[1]
+    return [series.label(length + step) for step in range(values.shape[1])]
+
+
+def _rows(series: Series, values: Tensor, bounds: Bounds) -> list[dict[str, Any]]:
+    labels = _labels(series, values)
     rows = []
     for node, name in enumerate(series.names):
         for step, label in enumerate(labels):
@@ -223,9 +232,8 @@ def _notes(
 
 def _metrics(series: Series, values: Tensor, trained: Trained) -> dict[str, Any]:
     entry = trained.content.get("metrics", {})
-    length = series.values.shape[1]
     return {
-        "times": [series.label(length + step) for step in range(values.shape[1])],
+        "times": _labels(series, values),
         "forecast": {
             name: [round(v, 6) for v in row.tolist()]
             for name, row in zip(series.names, values, strict=True)

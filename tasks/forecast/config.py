@@ -360,3 +360,112 @@ class SynthConfig(OverwriteOption):
     out: Annotated[
         Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Folder.")
     ] = Path("network")
+
+
+class LinkOptions(Config):
+    """How two machines prove who they are."""
+
+    token_file: Annotated[
+        Path,
+        Flag("--token-file", metavar="FILE"),
+        Field(description="A file with the password that coordinator and nodes share."),
+    ]
+    insecure: Annotated[
+        bool,
+        Flag("--insecure"),
+        Field(description="No encryption: for tests, or inside a tunnel that encrypts."),
+    ] = False
+
+
+class ServeConfig(LinkOptions, WindowOptions, ModelOptions, ResumeOption):
+    """Options of `mlkit federate serve`."""
+
+    graph: Annotated[
+        Path,
+        Flag("--graph", "-g", metavar="FILE"),
+        Field(description="The graph of all nodes; the server needs nothing else of them."),
+    ]
+    nodes: Annotated[
+        Path,
+        Flag("--nodes", metavar="FILE"),
+        Field(description="The ids of all nodes, one per line, in the order of the graph."),
+    ]
+    graph_kind: Annotated[
+        Literal["auto", "distances", "weights"],
+        Flag("--graph-kind", panel=DATA),
+        Field(description="What the numbers are; auto: weights if none exceeds 1."),
+    ] = "auto"
+    address: Annotated[
+        str, Flag("--address", metavar="HOST:PORT"), Field(description="Where to listen.")
+    ] = "0.0.0.0:8765"
+    cert: Annotated[
+        Path | None, Flag("--cert", metavar="FILE.pem"), Field(description="The certificate.")
+    ] = None
+    key: Annotated[
+        Path | None, Flag("--key", metavar="FILE.pem"), Field(description="Its private key.")
+    ] = None
+    least: Annotated[
+        int,
+        Flag("--least", panel=TUNING),
+        Field(ge=0, description="Start when so many nodes are there; 0: all."),
+    ] = 0
+    wait: Annotated[
+        float, Flag("--wait", panel=TUNING), Field(gt=0, description="Seconds to wait for them.")
+    ] = 600.0
+    deadline: Annotated[
+        float,
+        Flag("--deadline", panel=TUNING),
+        Field(gt=0, description="Seconds that a node may take for one answer."),
+    ] = 120.0
+    out: Annotated[
+        Path, Flag("--out", "-o", panel=OUTPUT, metavar="DIR"), Field(description="Run folder.")
+    ] = Path("runs/federation")
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if not self.insecure and (self.cert is None or self.key is None):
+            raise ValueError("give --cert and --key, or say --insecure")
+        if self.method not in ("cnfgnn", "fedavg"):
+            raise ValueError(f"--method {self.method} is simulated alone: mlkit train forecast")
+        return self
+
+
+class JoinConfig(LinkOptions, SeriesOptions, OverwriteOption):
+    """Options of `mlkit federate join`."""
+
+    address: Annotated[
+        str,
+        Flag(argument=True, metavar="HOST:PORT"),
+        Field(description="Where the coordinator listens."),
+    ]
+    data: Annotated[
+        Path,
+        Flag("--data", metavar="FILE"),
+        Field(description="Series; they stay on this machine."),
+    ]
+    node: Annotated[
+        tuple[str, ...],
+        Flag("--node"),
+        Field(description="Which sensors of the file to join as; repeat; default: all."),
+    ] = ()
+    ca: Annotated[
+        Path | None,
+        Flag("--ca", metavar="FILE.pem"),
+        Field(description="Certificate that the coordinator's is checked against."),
+    ] = None
+    patience: Annotated[
+        int,
+        Flag(panel=TRAINING),
+        Field(ge=0, description="Seconds to go on trying when the connection is lost."),
+    ] = 600
+    out: Annotated[
+        Path | None,
+        Flag("--out", "-o", panel=OUTPUT, metavar="FILE.csv"),
+        Field(description="Write this machine's own forecasts at the end."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if not self.insecure and self.ca is None:
+            raise ValueError("give --ca, or say --insecure")
+        return self

@@ -113,9 +113,7 @@ class NodeGroup:
         self._states = None
         ahead = min(s.horizon, len(self.times) - self.values.shape[1])
         values = torch.nn.functional.pad(self.values, (0, ahead), value=torch.nan)
-        self.windows: Windows = make_windows(
-            values, self.times, self.scaler, s.history, s.horizon
-        )
+        self.windows: Windows = make_windows(values, self.times, self.scaler, s.history, s.horizon)
         return {}
 
     def take(self, weights: Tensor) -> dict[str, Tensor]:

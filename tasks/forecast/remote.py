@@ -219,7 +219,9 @@ class GrpcTransport:
     ) -> Reply:
         """Send the operation to all joiners at once and put their answers side by side."""
         self._number += 1
-        message = Message(operation, self._number, numbers, dict(shared or {}), dict(per_node or {}))
+        message = Message(
+            operation, self._number, numbers, dict(shared or {}), dict(per_node or {})
+        )
         answers = self._run(self._ask(message, only))
         alive = torch.zeros(len(self.names), dtype=torch.bool)
         found: dict[str, Tensor] = {}
