@@ -41,6 +41,6 @@ def federate_join(session: Session, config: JoinConfig, run: RunOptions) -> None
 
     `mlkit federate join server:8765 --data sensor.csv --token-file t --ca c.pem -o mine.csv`
 
-    `mlkit federate join localhost:8765 --data city.csv --node A1 --node A2 --token-file t --insecure`
+    `mlkit federate join localhost:8765 --data city.csv --node A1 --token-file t --insecure`
     """
     session.finish(method.join_federation(config, run, session))

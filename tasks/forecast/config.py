@@ -441,7 +441,7 @@ class JoinConfig(LinkOptions, SeriesOptions, OverwriteOption):
     data: Annotated[
         Path,
         Flag("--data", metavar="FILE"),
-        Field(description="Series; they stay on this machine."),
+        Field(description="Series; they stay here."),
     ]
     node: Annotated[
         tuple[str, ...],

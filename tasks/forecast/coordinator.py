@@ -386,7 +386,7 @@ class Coordinator:
         return reply.tensors
 
     def finish(self) -> None:
-        """Let every node forecast what lies behind the end of its series, with a fresh embedding."""
+        """Let every node forecast what lies behind the end of its series."""
         encodings = self.collect_encodings("newest")
         self.transport.call("finish", per_node={"embeddings": self.embed(encodings)})
 

@@ -82,7 +82,7 @@ def serve(
         _wait(transport, config.least or len(names), config.wait, progress)
         engine = Coordinator(transport, graph, model, windows, options, federation, runtime.seed)
         content: dict[str, Any] = {"seed": runtime.seed, "training": options.to_dict()}
-        trained, fitted, personal = fit(engine, graph, windows, content, run, weights, progress)
+        _, fitted, personal = fit(engine, graph, windows, content, run, weights, progress)
         arms = {model.method: engine.evaluate("valid")}
         if personal is not None:
             arms = {model.method: personal["before"].cpu(), "personalised": personal["after"].cpu()}

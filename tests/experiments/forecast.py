@@ -125,7 +125,8 @@ def _run(
 ) -> dict[str, Any]:
     torch.set_num_threads(1)
     network = load(data)
-    only = os.environ.get("ONLY_SEED")  # to run the seeds as jobs of their own
+    chosen = os.environ.get("METHODS")  # to run some methods as a job of their own
+    methods = chosen.split(",") if chosen else methods
     values: dict[str, dict[str, list[float]]] = {}
 
     def note(seed: int, method: str, found: dict[str, float]) -> None:
@@ -136,7 +137,7 @@ def _run(
 
     for method, found in naive(network).items():
         note(0, method, found)
-    for seed in range(seeds) if only is None else [int(only)]:
+    for seed in range(seeds):
         for method in methods:
             begin = time.process_time()
             engine = engine_of(network, method, seed)
