@@ -83,7 +83,7 @@ def serve(
         engine = Coordinator(transport, graph, model, windows, options, federation, runtime.seed)
         content: dict[str, Any] = {"seed": runtime.seed, "training": options.to_dict()}
         _, fitted, personal = fit(engine, graph, windows, content, run, weights, progress)
-        arms = {model.method: engine.evaluate("valid")}
+        arms: dict[str, Any] = {model.method: engine.evaluate("valid")}
         if personal is not None:
             arms = {model.method: personal["before"].cpu(), "personalised": personal["after"].cpu()}
         engine.finish()

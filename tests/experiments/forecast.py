@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlkit.tasks.forecast.adjacency import read_pickle
 from mlkit.tasks.forecast.config import (
     FederationOptions,
     ModelOptions,
@@ -24,6 +25,7 @@ from mlkit.tasks.forecast.coordinator import Coordinator
 from mlkit.tasks.forecast.graph import Graph, from_dense, gaussian_kernel
 from mlkit.tasks.forecast.joint import Joint
 from mlkit.tasks.forecast.naive import daily_profile, last_value
+from mlkit.tasks.forecast.network import western
 from mlkit.tasks.forecast.node import NodeGroup, error_sums
 from mlkit.tasks.forecast.rounds import rmse, run_rounds
 from mlkit.tasks.forecast.transport import LocalTransport
@@ -71,8 +73,6 @@ def metr_la(data: Path) -> Network:
     places = np.loadtxt(folder / "graph_sensor_locations.csv", delimiter=",", skiprows=1)
     by_id = {str(int(row[1])): row[3] for row in places}
     longitude = torch.tensor([by_id[name] for name in names])
-    from mlkit.tasks.forecast.adjacency import read_pickle
-
     _, matrix = read_pickle(folder / "adj_mx.pkl")
     rounds = {
         "fedavg": 30, "local": 30, "fmtl": 30, "central": 30, "central-gn": 20, "cnfgnn": 20,
@@ -183,3 +183,59 @@ def table(data: Path, seeds: int) -> dict[str, Any]:
 def week(data: Path, seeds: int) -> dict[str, Any]:
     """All methods on the METR-LA week."""
     return _run(data, seeds, metr_la, METHODS)
+
+
+ARMS = {"cnfgnn": {}, "cnfgnn, mean": {"global_agg": "mean"}, "fedavg": {}}
+
+
+def inductive(data: Path, seeds: int) -> dict[str, Any]:
+    """Train on 25, 50 and 75 % of the METR-LA sensors; errors on sensors seen and unseen."""
+    torch.set_num_threads(1)
+    network = metr_la(data)
+    assert network.longitude is not None
+    values: dict[str, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        for ratio in (0.25, 0.5, 0.75):
+            chosen = western(network.longitude, ratio)
+            unseen = torch.ones(len(network.names), dtype=torch.bool)
+            unseen[chosen] = False
+            for arm, options in ARMS.items():
+                sums = _transfer(network, chosen, arm.partition(",")[0], seed, options)
+                for group, rows in (("seen", ~unseen), ("unseen", unseen)):
+                    found = summary(sums[rows])
+                    name = f"{arm}, {ratio:.0%}, {group}"
+                    for metric, value in found.items():
+                        values.setdefault(name, {}).setdefault(metric, []).append(value)
+                    _say(json.dumps([seed, name, {k: round(v, 4) for k, v in found.items()}]))
+            for group, rows in (("seen", ~unseen), ("unseen", unseen)):
+                part = network._replace(
+                    values=network.values[rows], names=network.names[: int(rows.sum())]
+                )
+                found = naive(part)["last value"]
+                for metric, value in found.items():
+                    values.setdefault(f"last value, {ratio:.0%}, {group}", {})[metric] = [value]
+    return {
+        name: {metric: spread(found) for metric, found in metrics.items()}
+        for name, metrics in values.items()
+    }
+
+
+def _transfer(
+    network: Network, chosen: Tensor, method: str, seed: int, options: dict[str, Any]
+) -> Tensor:
+    """Train on some sensors with their graph; return test sums (N, H, 5) of all, on the full one."""
+    names = [network.names[i] for i in chosen.tolist()]
+    rounds = {name: 12 for name in network.rounds}
+    part = network._replace(
+        values=network.values[chosen],
+        graph=network.graph.induced(chosen),
+        names=names,
+        rounds=rounds,
+    )
+    engine = engine_of(part, method, seed, **options)
+    run_rounds(engine)
+    whole = engine_of(network, method, seed, **options)
+    whole.begin()
+    whole.transport.call("standardise", mean=engine.scaler.mean, std=engine.scaler.std)
+    whole.restore(engine.snapshot())
+    return whole.evaluate("test")
