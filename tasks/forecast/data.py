@@ -255,7 +255,7 @@ def _read_hdf5(path: Path) -> Series:
         raise MissingExtraError("h5py", "hdf5") from error
     try:
         with h5py.File(path, "r") as file:
-            group = next((g for g in file.values() if "block0_values" in g), None)
+            group = next((g for g in file.values() if _is_frame(g)), None)
             if group is None:
                 raise DataError(f"{path} holds no table of pandas", "write it with df.to_hdf")
             names = [_plain(name) for name in group["axis0"][()]]
@@ -274,6 +274,10 @@ def _read_hdf5(path: Path) -> Series:
     grid = np.full((rows[-1] + 1, len(names)), np.nan, np.float32)
     grid[rows] = values
     return Series(str(path), tuple(names), torch.from_numpy(grid.T.copy()), start, step)
+
+
+def _is_frame(item: Any) -> bool:
+    return hasattr(item, "keys") and "block0_values" in item
 
 
 def _plain(value: Any) -> str:

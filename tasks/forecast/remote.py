@@ -90,7 +90,7 @@ class GrpcTransport:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):
-            self._run(self._server.stop(1.0))
+            self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
@@ -119,21 +119,30 @@ class GrpcTransport:
         await self._server.start()
         return int(port)
 
+    async def _stop(self) -> None:
+        await self._server.stop(1.0)
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
     # --- joiners come and go ---
 
     async def _session(self, requests: AsyncIterator[bytes], context: Any) -> None:
         joiner = await self._admit(requests, context)
         reader = asyncio.create_task(self._read(requests, joiner))
+        sending: asyncio.Task[bytes] | None = None
         try:
             while True:
                 sending = asyncio.create_task(joiner.outgoing.get())
                 await asyncio.wait({sending, reader}, return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():
-                    sending.cancel()
                     break
                 await context.write(sending.result())
         finally:
-            reader.cancel()
+            for task in (reader, sending):
+                if task is not None:
+                    task.cancel()
             self._forget(joiner)
 
     async def _admit(self, requests: AsyncIterator[bytes], context: Any) -> _Joiner:

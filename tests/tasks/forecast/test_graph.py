@@ -61,9 +61,7 @@ def test_haversine_and_neighbours() -> None:
     assert float(places[0, 1]) == pytest.approx(2 * math.pi * 6_371_008.8 / 360, rel=1e-9)
     assert float(places[0, 2]) == pytest.approx(math.pi * 6_371_008.8 / 2, rel=1e-9)
     kept = nearest(torch.tensor([[1, 0.2, 0.9], [0.5, 1, 0.1], [0.4, 0.3, 1]]), 2)
-    assert kept.tolist() == [
-        pytest.approx(row) for row in ([1, 0, 0.9], [0.5, 1, 0], [0, 0.3, 1])
-    ]
+    assert kept.tolist() == [pytest.approx(row) for row in ([1, 0, 0.9], [0.5, 1, 0], [0, 0.3, 1])]
 
 
 def test_scatter_sum_is_the_loop() -> None:

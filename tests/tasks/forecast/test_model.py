@@ -102,19 +102,21 @@ def slow_graph_network(server: GraphNetwork, x: Tensor, network: object) -> Tens
     pairs = list(zip(network.source.tolist(), network.target.tolist(), strict=True))
     for layer in range(2):
         edge, node = server.edge_updates[layer], server.node_updates[layer]
-        new_edges = [run(edge, nodes[i], nodes[j], e, whole) for (i, j), e in zip(pairs, edges)]
+        new_edges = [
+            run(edge, nodes[i], nodes[j], e, whole) for (i, j), e in zip(pairs, edges, strict=True)
+        ]
         new_nodes = []
         for j, own in enumerate(nodes):
             total = torch.zeros_like(new_edges[0])
-            for (_, target), message in zip(pairs, new_edges):
+            for (_, target), message in zip(pairs, new_edges, strict=True):
                 total = total + message if target == j else total
             new_nodes.append(run(node, own, total, whole))
         if layer == 0:
             pooled = torch.stack(new_nodes).sum(0), torch.stack(new_edges).sum(0)
             new_whole = run(server.global_updates[0], *pooled, whole)
             whole = torch.cat((new_whole, whole))
-        edges = [torch.cat((new, old)) for new, old in zip(new_edges, edges)]
-        nodes = [torch.cat((new, old)) for new, old in zip(new_nodes, nodes)]
+        edges = [torch.cat((new, old)) for new, old in zip(new_edges, edges, strict=True)]
+        nodes = [torch.cat((new, old)) for new, old in zip(new_nodes, nodes, strict=True)]
     return server.readout(torch.stack(nodes))
 
 
