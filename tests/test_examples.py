@@ -14,6 +14,7 @@ SCRIPTS = {
         ["--synthetic-images=16", "--iterations=5", "--repair-steps=4"],
         "top-1 of the small model: 0.",
     ),
+    "forecast": (["--rounds=2", "--personalise=1"], "two hours ahead: A01"),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),

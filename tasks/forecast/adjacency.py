@@ -200,10 +200,10 @@ def read_pickle(path: str | Path) -> tuple[tuple[str, ...], Tensor]:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(f"{path} {error}", "give the graph as CSV") from error
     except Exception as error:  # a damaged pickle fails in many ways
-        raise DataError(f"{path} is not a graph of DCRNN ({error})", "give it as CSV") from error
+        refused = str(error).startswith("refused")
+        what = str(error) if refused else f"is not a graph of DCRNN ({error})"
+        raise DataError(f"{path} {what}", "give the graph as CSV") from error
     if values.shape != (len(names), len(names)):
         raise DataError(f"{path}: {len(names)} ids, but a matrix {values.shape}")
     return names, torch.from_numpy(values)

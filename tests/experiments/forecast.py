@@ -58,8 +58,8 @@ def pemsd7(data: Path) -> Network:
     distances = torch.from_numpy(np.loadtxt(folder / "W_25.csv", delimiter=","))
     graph = from_dense(gaussian_kernel(distances))
     rounds = {
-        "fedavg": 40, "local": 40, "fmtl": 40, "central": 40, "central-gn": 20, "cnfgnn": 20,
-        "at": 20, "split": 20,
+        "fedavg": 24, "local": 24, "fmtl": 24, "central": 24, "central-gn": 12, "cnfgnn": 12,
+        "at": 12, "split": 20,
     }  # fmt: skip
     names = [str(i + 1) for i in range(25)]
     return Network(torch.from_numpy(values).float(), graph, names, None, 64, rounds)
@@ -157,7 +157,7 @@ def _run(
     }
 
 
-def _personal(engine: Coordinator, rate: float, epochs: int = 15) -> dict[str, float]:
+def _personal(engine: Coordinator, rate: float, epochs: int = 8) -> dict[str, float]:
     begin = time.process_time()
     engine.options = engine.options.model_copy(update={"personal_lr": rate})
     tensors = engine.personalise(epochs)
@@ -171,7 +171,7 @@ def _personal(engine: Coordinator, rate: float, epochs: int = 15) -> dict[str, f
     return {**found, **extra}
 
 
-METHODS = ["cnfgnn", "local", "fedavg", "central", "central-gn", "fmtl", "split", "at"]
+METHODS = ["cnfgnn", "local", "fedavg", "central", "central-gn", "fmtl", "at", "split"]
 
 
 def table(data: Path, seeds: int) -> dict[str, Any]:
