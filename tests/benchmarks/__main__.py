@@ -19,6 +19,7 @@ BENCHMARKS = {
     "denoise": "denoise:compare",
     "reconstruct": "reconstruct:compare",
     "recommend": "recommend:compare",
+    "forecast": "forecast:compare",
 }
 
 

@@ -58,7 +58,7 @@ def pemsd7(data: Path) -> Network:
     distances = torch.from_numpy(np.loadtxt(folder / "W_25.csv", delimiter=","))
     graph = from_dense(gaussian_kernel(distances))
     rounds = {
-        "fedavg": 24, "local": 24, "fmtl": 24, "central": 24, "central-gn": 12, "cnfgnn": 12,
+        "fedavg": 24, "local": 40, "fmtl": 24, "central": 24, "central-gn": 12, "cnfgnn": 12,
         "at": 12, "split": 20,
     }  # fmt: skip
     names = [str(i + 1) for i in range(25)]
