@@ -13,13 +13,13 @@ from ...core.files import check_writable, write_text
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start
+from ...core.runtime import Runtime
 from .checkpoint import Trained, open_trained
 from .config import ForecastConfig
 from .coordinator import SERVED
 from .data import Series
 from .graph import Graph
-from .network import open_graph, open_series
+from .network import open_graph, open_series, start_exact
 from .pictures import draw_forecast
 from .predictor import Predictor
 from .small import small_model
@@ -42,7 +42,7 @@ def forecast(
     for path in (config.out, config.plot):
         if path is not None and path.name != "-":
             check_writable(path, config.overwrite)
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options)
     series = open_series(config.series, config, progress)
     chosen = _chosen(config, series)
     trained, graph = _model(config, series, runtime, progress)

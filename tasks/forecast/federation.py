@@ -13,7 +13,6 @@ from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
 from ...core.results import Result, Table
-from ...core.runtime import start
 from ...core.training import Run
 from .adjacency import read_graph
 from .apply import forecast_text
@@ -30,7 +29,7 @@ from .data import Series
 from .errors import error_table, scores
 from .fit import cost_table, fit, part_of
 from .join import join
-from .network import open_series
+from .network import open_series, start_exact
 from .node import NodeGroup
 from .remote import GrpcTransport
 from .wire import Message
@@ -52,7 +51,7 @@ def serve(
     """
     progress = progress or Silent()
     options, federation = options or RoundOptions(), federation or FederationOptions()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options)
     run = Run(config.resume or config.out, resume=config.resume is not None)
     if not run.resume and run.state.exists():
         raise UsageError(
@@ -163,7 +162,7 @@ def join_federation(
     progress = progress or Silent()
     if config.out is not None:
         check_writable(config.out, config.overwrite)
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options)
     series = open_series(config.data, config, progress)
     if config.node:
         series = _some(series, config)

@@ -15,7 +15,7 @@ from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
 from ...core.results import Result, Table, human_bytes, human_count
-from ...core.runtime import Runtime, memory_errors, start
+from ...core.runtime import Runtime, memory_errors
 from ...core.training import Fitted, Run
 from .adjacency import read_places
 from .checkpoint import Trained, save_trained
@@ -26,7 +26,7 @@ from .data import Series
 from .errors import error_table, naive_sums, scores
 from .graph import Graph
 from .joint import Joint
-from .network import open_graph, open_series, western
+from .network import open_graph, open_series, start_exact, western
 from .node import NodeGroup, error_sums
 from .predictor import Predictor
 from .rounds import run_rounds
@@ -106,7 +106,7 @@ def train(
     progress = progress or Silent()
     begin = time.monotonic()
     federation = federation or FederationOptions()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options)
     run = Run(config.resume or config.out, resume=config.resume is not None)
     if not run.resume and run.state.exists():
         raise UsageError(

@@ -7,11 +7,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...core.errors import UsageError
+from ...core.options import RunOptions
 from ...core.progress import Progress
+from ...core.runtime import Runtime, start
 from .adjacency import graph_of_places, read_graph, read_places
 from .config import GraphOptions, SeriesOptions
 from .data import Series, constant_sensors, read_series
 from .graph import Graph, from_dense
+
+
+def start_exact(options: RunOptions | None) -> Runtime:
+    """Start the machine; refuses what recurrent networks on a few windows do not gain from."""
+    options = options or RunOptions()
+    if options.precision != "fp32":
+        raise UsageError(
+            f"--precision {options.precision}: forecast computes in fp32", "leave it away"
+        )
+    return start(options)
 
 
 def open_series(path: Path, options: SeriesOptions, progress: Progress) -> Series:

@@ -12,13 +12,13 @@ from ...core.files import check_writable
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
-from ...core.runtime import Runtime, start
+from ...core.runtime import Runtime
 from .apply import check_step, graph_for
 from .checkpoint import LEVELS, Trained, open_trained
 from .config import EvalConfig, WindowOptions
 from .data import Series
 from .errors import error_table, naive_sums, scores
-from .network import open_series
+from .network import open_series, start_exact
 from .node import error_sums
 from .pictures import draw_errors
 from .predictor import Predictor
@@ -33,7 +33,7 @@ def evaluate(
     Raises `CheckpointError` when networks disagree on the windows or do not fit the series.
     """
     progress = progress or Silent()
-    runtime = start(run_options or RunOptions())
+    runtime = start_exact(run_options)
     if config.plot is not None:
         check_writable(config.plot)
     models = [open_trained(path) for path in config.weights]
