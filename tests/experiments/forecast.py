@@ -194,11 +194,13 @@ def inductive(data: Path, seeds: int) -> dict[str, Any]:
     assert network.longitude is not None
     values: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
-        for ratio in (0.25, 0.5, 0.75):
+        for ratio in map(float, os.environ.get("RATIOS", "0.25,0.5,0.75").split(",")):
             chosen = western(network.longitude, ratio)
             unseen = torch.ones(len(network.names), dtype=torch.bool)
             unseen[chosen] = False
             for arm, options in ARMS.items():
+                if arm not in os.environ.get("ARMS", arm).split(";"):
+                    continue
                 sums = _transfer(network, chosen, arm.partition(",")[0], seed, options)
                 for group, rows in (("seen", ~unseen), ("unseen", unseen)):
                     found = summary(sums[rows])
