@@ -20,6 +20,7 @@ COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
     Row("labelnoise", "labelnoise:labelnoise", "Find wrong labels among images.", METHODS),
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
+    Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
@@ -34,10 +35,15 @@ RECONSTRUCT = (
     Row("image", "reconstruct:reconstruct_image", "Blurred, holey or small pictures.", METHODS),
     Row("matrix", "reconstruct:reconstruct_matrix", "From any linear measurement.", METHODS),
 )
+FEDERATE = (
+    Row("serve", "federate:federate_serve", "Coordinate, knowing the graph alone.", METHODS),
+    Row("join", "federate:federate_join", "Take part with this machine's sensors.", METHODS),
+)
 TRAIN = (
     Row("prune", "prune:train_prune", "Train a classifier to prune later.", METHODS),
     Row("labelnoise", "labelnoise:train_labelnoise", "Train in spite of wrong labels.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
+    Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
 )
@@ -50,6 +56,7 @@ EVAL = (
         METHODS,
     ),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
+    Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
 )
@@ -57,6 +64,7 @@ CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
     Row("labelnoise", "labelnoise:check_labelnoise", "Are these labelled images usable?", METHODS),
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
+    Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
 )
@@ -70,6 +78,7 @@ DATA = (
     Row("noisy-labels", "labelnoise:data_noisy_labels", "Make wrong labels on purpose.", METHODS),
     Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
+    Row("forecast-synth", "forecast:data_forecast_synth", "Generate a motorway.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
     Row("pseudo-labels", "transcribe:data_pseudo_labels", "Label audio, with doubt.", METHODS),
     Row("spoken-strings", "transcribe:data_spoken_strings", "Join recorded words.", METHODS),
@@ -77,6 +86,7 @@ DATA = (
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (
     ("reconstruct", RECONSTRUCT, "Images from CT, MRI or other measurements.", METHODS),
+    ("federate", FEDERATE, "Train forecast over machines that keep their data.", METHODS),
     ("train", TRAIN, "Fit a method's weights; leaves a run folder.", WORKFLOW),
     ("eval", EVAL, "Score with the field's own metrics.", WORKFLOW),
     ("check", CHECK, "Is this data usable? Before a long run.", WORKFLOW),

@@ -23,6 +23,7 @@ EXTRAS = {
     "coco": "pycocotools",
     "export": "onnx",
     "hdf5": "h5py",
+    "federated": "grpc",
 }
 
 

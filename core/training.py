@@ -180,7 +180,7 @@ class _Trainer:
         wrapped: nn.Module = self.objective
         if self.runtime.world_size > 1:
             wrapped = nn.parallel.DistributedDataParallel(self.objective)
-        with _interruption() as stopped, progress.task(title, self.total) as task:
+        with interruption() as stopped, progress.task(title, self.total) as task:
             task.advance(self.step)
             batches = self._batches()
             while not self._patience_is_spent() and (batch := next(batches, None)) is not None:
@@ -414,7 +414,7 @@ def _distinct(value: Any, seen: set[int] | None = None) -> Any:
 
 
 @contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
+def interruption() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM end the loop after the current step; a second one ends it at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():

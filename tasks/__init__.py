@@ -50,6 +50,14 @@ METHODS = (
         False,
     ),
     Method(
+        "forecast",
+        "forecast",
+        "Forecast a network of sensors whose series stay where they were recorded.",
+        "series of sensors and their graph (CSV, HDF5, NPZ, parquet, DCRNN's pickles)",
+        "forecasts with intervals (.csv, .jsonl), pictures",
+        True,
+    ),
+    Method(
         "recommend",
         "recommend",
         "Recommend items from several interests per user, with a dial for diversity.",

@@ -15,6 +15,7 @@ SCRIPTS = {
         "top-1 of the small model: 0.",
     ),
     "labelnoise": (["--epochs=2", "--warmup-epochs=1"], " % were right"),
+    "forecast": (["--rounds=2", "--personalise=1"], "two hours ahead: A01"),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
     "transcribe": (
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],

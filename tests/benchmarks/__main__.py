@@ -22,6 +22,7 @@ BENCHMARKS = {
     "reconstruct": "reconstruct:compare",
     "recommend": "recommend:compare",
     "transcribe": "transcribe:compare",
+    "forecast": "forecast:compare",
 }
 
 

@@ -14,6 +14,9 @@ from mlkit.core.files import write_text
 from mlkit.core.results import versions
 
 EXPERIMENTS = {
+    "forecast-table": "forecast:table",
+    "forecast-week": "forecast:week",
+    "forecast-inductive": "forecast:inductive",
     "prune-recovery": "prune:recovery",
     "prune-recovery-small": "prune:recovery_small",
     "prune-imagenet": "prune:imagenet",
