@@ -14,24 +14,19 @@ from mlkit.core.files import write_text
 from mlkit.core.results import versions
 
 EXPERIMENTS = {
-    "forecast-table": "forecast:table",
-    "forecast-week": "forecast:week",
-    "forecast-inductive": "forecast:inductive",
     "prune-recovery": "prune:recovery",
     "prune-recovery-small": "prune:recovery_small",
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
-    "recommend-table": "recommend:table",
-    "recommend-remedies": "recommend:remedies",
+    "labelnoise-selection": "labelnoise:selection",
+    "labelnoise-guard": "labelnoise:guard_table",
+    "labelnoise-guard-small": "labelnoise:guard_small",
+    "labelnoise-training": "labelnoise:training",
     "transcribe-noise": "transcribe:noise",
     "transcribe-arms": "transcribe:semi",
     "transcribe-detectors": "transcribe:detectors",
     "transcribe-confidence": "transcribe:confidence",
     "transcribe-shift": "transcribe:shift",
-    "labelnoise-selection": "labelnoise:selection",
-    "labelnoise-guard": "labelnoise:guard_table",
-    "labelnoise-guard-small": "labelnoise:guard_small",
-    "labelnoise-training": "labelnoise:training",
     "denoise-bsd68": "denoise:bsd68",
     "denoise-set12": "denoise:set12",
     "denoise-cross": "denoise:cross",
@@ -42,6 +37,11 @@ EXPERIMENTS = {
     "reconstruct-mri": "reconstruct:mri",
     "reconstruct-mri-coils": "reconstruct:mri_coils",
     "reconstruct-image": "reconstruct:image",
+    "forecast-table": "forecast:table",
+    "forecast-week": "forecast:week",
+    "forecast-inductive": "forecast:inductive",
+    "recommend-table": "recommend:table",
+    "recommend-remedies": "recommend:remedies",
 }
 
 
