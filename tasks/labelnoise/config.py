@@ -12,7 +12,6 @@ from ...core.options import (
     MODEL,
     OUTPUT,
     RUN,
-    TRAINING,
     OverwriteOption,
     ResumeOption,
     TrainOptions,
@@ -231,7 +230,7 @@ class TrainConfig(NetworkOptions, SelectorOption, MixMatchOptions, ResumeOption)
     ] = Path("runs/labelnoise")
     preset: Annotated[
         Literal["quick", "paper"],
-        Flag("--preset", panel=TRAINING),
+        Flag("--preset"),
         Field(description="Sizes: for small machines, or the paper's (100 epochs, PreAct-18)."),
     ] = "quick"
 
