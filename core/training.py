@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from . import checkpoint
+from .config import Config, to_toml
 from .distributed import (
     from_main_process,
     gather_random_states,
     mean_over_processes,
     set_random_state,
 )
-from .errors import CheckpointError, DataError, DivergedError, InterruptedRun
+from .errors import CheckpointError, DataError, DivergedError, InterruptedRun, UsageError
 from .files import write_text
 from .optimizers import clip_gradients, make_optimizer
 from .options import TrainOptions
@@ -70,6 +71,35 @@ class Run:
 
     folder: Path
     resume: bool = False
+
+    @classmethod
+    def open(cls, out: Path, resume: Path | None) -> Run:
+        """Return the run to continue, `resume`, or a new one in `out`.
+
+        Raises `UsageError` when `out` holds one already.
+        """
+        run = cls(resume or out, resume is not None)
+        if not run.resume and (run.state.exists() or run.best.exists()):
+            raise UsageError(
+                f"{run.folder} holds a run already",
+                f"continue it with --resume {run.folder}, or name another folder with -o",
+            )
+        return run
+
+    def record(self, command: str, runtime: Runtime, *configs: Config) -> dict[str, Any]:
+        """Write the settings of a run to run.toml, which --config takes back, and return them."""
+        settings: dict[str, Any] = {}
+        for config in configs:
+            settings |= config.to_dict()
+        settings |= {"seed": runtime.seed, "resume": None}
+        if runtime.is_main:
+            write_text(self.folder / "run.toml", to_toml(command, settings))
+        return settings
+
+    @property
+    def best(self) -> Path:
+        """The weights that are handed over."""
+        return self.folder / "best.safetensors"
 
     @property
     def state(self) -> Path:

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.config import to_toml
-from ...core.errors import DataError, UsageError
-from ...core.files import write_text
+from ...core.errors import DataError
 from ...core.media import find_images
 from ...core.metrics import psnr
 from ...core.options import RunOptions
@@ -48,17 +46,9 @@ def train(
     """
     options, progress = options or DenoiseTraining(), progress or Silent()
     runtime = start_exact(run_options or RunOptions())
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    best = run.folder / "best.safetensors"
-    if not run.resume and (run.state.exists() or best.exists()):
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume)
     training, validation = _split(config)
-    settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed, "resume": None}
-    if runtime.is_main:
-        write_text(run.folder / "run.toml", to_toml("train denoise", settings))
+    settings = run.record("train denoise", runtime, config, options)
     prior = _open(config)
     prior.model.to(runtime.device)
     content = {"config": config.to_dict(), "training": options.to_dict(), "seed": runtime.seed}
@@ -70,7 +60,7 @@ def train(
     if levels and runtime.is_main:
         prior = replace(prior, tuning=_tune(prior.model, validation, levels, progress))
     if runtime.is_main:
-        save_prior(best, prior, content)
+        save_prior(run.best, prior, content)
     result = _result(config, run, prior, fitted, len(training))
     if runtime.is_main:
         write_report(
@@ -100,9 +90,7 @@ def _fit(
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
         assert isinstance(candidate, ConvexRidge)
-        save_prior(
-            run.folder / "best.safetensors", replace(prior, model=candidate), {"metrics": entry}
-        )
+        save_prior(run.best, replace(prior, model=candidate), {"metrics": entry})
 
     return fit(
         DenoisingObjective(
@@ -140,7 +128,7 @@ def _result(config: TrainConfig, run: Run, prior: Prior, fitted: Fitted, images:
         rows.append(("validation PSNR", f"{fitted.best:.2f} dB at step {fitted.best_step}"))
     names = ("sigma", "strength", "scale", "psnr")
     tuned = [[f"{point[name]:.4g}" for name in names] for point in prior.tuning]
-    weights = run.folder / "best.safetensors"
+    weights = run.best
     return Result(
         inputs={"data": str(config.data), "images": images},
         outputs={"run": str(run.folder), "weights": str(weights)},

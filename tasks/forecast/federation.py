@@ -6,7 +6,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from ...core.config import to_toml
 from ...core.errors import DataError, UsageError
 from ...core.files import check_writable, write_text
 from ...core.options import RunOptions
@@ -52,12 +51,7 @@ def serve(
     progress = progress or Silent()
     options, federation = options or RoundOptions(), federation or FederationOptions()
     runtime = start_exact(run_options)
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume)
     names = _node_names(config.nodes)
     graph = read_graph(config.graph, names, config.graph_kind, progress.info)
     tls = None
@@ -66,12 +60,8 @@ def serve(
         assert config.key is not None
         tls = _read(config.cert), _read(config.key)
     model, windows = part_of(config, ModelOptions), part_of(config, WindowOptions)
-    settings = {
-        **config.to_dict(), **options.to_dict(), **federation.to_dict(),
-        "seed": runtime.seed, "resume": None,
-    }  # fmt: skip
-    write_text(run.folder / "run.toml", to_toml("federate serve", settings))
-    weights = run.folder / "best.safetensors"
+    settings = run.record("federate serve", runtime, config, options, federation)
+    weights = run.best
     transport = GrpcTransport(
         names, token=_token(config.token_file), address=config.address, tls=tls,
         deadline_s=config.deadline, say=progress.warn,

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from ...core.config import Config, to_toml
-from ...core.errors import UsageError
-from ...core.files import sha256, write_text
+from ...core.config import Config
+from ...core.files import sha256
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
@@ -107,12 +106,7 @@ def train(
     begin = time.monotonic()
     federation = federation or FederationOptions()
     runtime = start_exact(run_options)
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume)
     series = open_series(config.series, config, progress)
     config, options = (
         resolve(config, config.preset),
@@ -130,11 +124,7 @@ def train(
         chosen = western(read_places(config.locations, series.names)[1], config.inductive)
         seen, inner = series.take(chosen.tolist()), graph.induced(chosen)
         progress.info(f"training on {len(seen.names)} of {len(series.names)} sensors")
-    settings = {
-        **config.to_dict(), **windows.to_dict(), **options.to_dict(), **federation.to_dict(),
-        "seed": runtime.seed, "resume": None,
-    }  # fmt: skip
-    write_text(run.folder / "run.toml", to_toml("train forecast", settings))
+    settings = run.record("train forecast", runtime, config, windows, options, federation)
     model = part_of(config, ModelOptions)
     engine = make_engine(seen, inner, model, windows, options, federation, runtime)
     content = {
@@ -143,7 +133,7 @@ def train(
         "data": "" if str(config.series) == "-" else sha256(config.series),
         "step": series.step,
     }
-    weights = run.folder / "best.safetensors"
+    weights = run.best
     trained, fitted, personal = fit(engine, inner, windows, content, run, weights, progress)
     trained = with_errors(trained, seen, inner, runtime, progress)
     save_trained(weights, trained)

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...core.config import to_toml
 from ...core.errors import UsageError
-from ...core.files import write_text
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
@@ -103,11 +101,7 @@ def train(
         val = open_images(config.val, config.image_size, progress, images.classes)
     for text in _warnings(images, val):
         progress.warn(text)
-    settings = {**config.to_dict(), **training.to_dict(), "seed": runtime.seed}
-    if runtime.is_main:
-        write_text(
-            run.folder / "run.toml", to_toml("train labelnoise", {**settings, "resume": None})
-        )
+    settings = run.record("train labelnoise", runtime, config, training)
     content = {
         "network": config.model_dump(mode="json", include=set(NetworkOptions.model_fields)),
         "classes": list(images.classes),
@@ -118,7 +112,7 @@ def train(
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
         assert isinstance(candidate, Pair)
-        save_model(run.folder / "best.safetensors", candidate, {**content, "metrics": entry})
+        save_model(run.best, candidate, {**content, "metrics": entry})
 
     _, objective, fitted = fit_pair(
         images,
@@ -149,13 +143,7 @@ def _open_run(config: TrainConfig, training: LabelnoiseTraining) -> Run:
     """Return the run folder. Raises `UsageError` when it, or an option, cannot be used."""
     if training.accumulate > 1 or training.limit:
         raise UsageError("--accumulate and --limit do not fit labels that are selected anew")
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
-    return run
+    return Run.open(config.out, config.resume)
 
 
 def _warnings(images: Images, val: Images | None) -> list[str]:

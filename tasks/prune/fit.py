@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from ...core.augment import mirrored, shifted
 from ...core.checkpoint import read_metadata
-from ...core.config import to_toml
-from ...core.errors import DataError, UsageError
-from ...core.files import write_text
+from ...core.errors import DataError
 from ...core.options import RunOptions, TrainOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
@@ -83,20 +81,12 @@ def train(
     options = options or TrainOptions()
     progress = progress or Silent()
     runtime = start(run_options or RunOptions())
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume)
     data = open_labelled(config.data, split="train")
     training, validation = _split(data, config.val, runtime.seed)
     model, recipe, slices = _open(config, data)
     model.to(runtime.device).train()
-    if runtime.is_main:
-        settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed}
-        settings["resume"] = None
-        write_text(run.folder / "run.toml", to_toml("train prune", settings))
+    settings = run.record("train prune", runtime, config, options)
 
     def evaluate(candidate: nn.Module) -> dict[str, float]:
         if len(validation) == 0:
@@ -106,7 +96,7 @@ def train(
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
         content = {"metrics": entry, "config": config.to_dict(), "training": options.to_dict()}
-        save_model(run.folder / "best.safetensors", candidate, recipe, slices, content)
+        save_model(run.best, candidate, recipe, slices, content)
 
     source = _Augmented(training, recipe.input, config.flip, config.shift)
     fitted = fit(
@@ -124,7 +114,7 @@ def train(
     rows = [(name, f"{value:g}") for name, value in metrics.items()]
     result = Result(
         inputs={"data": str(config.data), "images": len(training)},
-        outputs={"run": str(run.folder), "weights": str(run.folder / "best.safetensors")},
+        outputs={"run": str(run.folder), "weights": str(run.best)},
         metrics=metrics,
         tables=(Table("Training", ("what", "value"), rows),),
         notes=(f"Next: mlkit prune --weights {run.folder}/best.safetensors",),
@@ -134,7 +124,7 @@ def train(
             run.folder / "report.html",
             f"mlkit train prune: {config.model}",
             result,
-            settings={**config.to_dict(), **options.to_dict()},
+            settings=settings,
             command=command,
             history=fitted.history,
         )

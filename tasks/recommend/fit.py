@@ -9,9 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ...core.config import to_toml
-from ...core.errors import UsageError
-from ...core.files import sha256, write_text
+from ...core.files import sha256
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
@@ -113,22 +111,14 @@ def train(
     begin = time.monotonic()
     options = resolve(options or RecommendTrainOptions(), config.preset, config.variant)
     runtime = start(run_options or RunOptions())
-    run = Run(config.resume or config.out, resume=config.resume is not None)
-    if not run.resume and run.state.exists():
-        raise UsageError(
-            f"{run.folder} holds a run already",
-            f"continue it with --resume {run.folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume)
     log = read_log(config.log, config)
     split = make_split(log, config)
     items = Items(split.names)
     if config.items is not None:
         items = read_items(config.items, split.names, config)
-    if runtime.is_main:
-        settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed}
-        settings["resume"] = None
-        write_text(run.folder / "run.toml", to_toml("train recommend", settings))
-    weights = run.folder / "best.safetensors"
+    settings = run.record("train recommend", runtime, config, options)
+    weights = run.best
     content = describe(config, options, config.log)
 
     def save_best(candidate: nn.Module, entry: dict[str, float]) -> None:
@@ -154,7 +144,7 @@ def train(
             run.folder / "report.html",
             f"mlkit train recommend: {config.variant}",
             result,
-            settings={**config.to_dict(), **options.to_dict()},
+            settings=settings,
             command=command,
             history=fitted.history,
         )
