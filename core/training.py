@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,13 +73,15 @@ class Run:
     resume: bool = False
 
     @classmethod
-    def open(cls, out: Path, resume: Path | None) -> Run:
+    def open(cls, out: Path, resume: Path | None, stages: Sequence[str] = ()) -> Run:
         """Return the run to continue, `resume`, or a new one in `out`.
 
-        Raises `UsageError` when `out` holds one already.
+        `stages` are folders in it that hold runs of their own. Raises `UsageError` when `out`
+        or one of them holds a run already.
         """
         run = cls(resume or out, resume is not None)
-        if not run.resume and (run.state.exists() or run.best.exists()):
+        parts = [run, *(cls(run.folder / stage) for stage in stages)]
+        if not run.resume and any(part.state.exists() or part.best.exists() for part in parts):
             raise UsageError(
                 f"{run.folder} holds a run already",
                 f"continue it with --resume {run.folder}, or name another folder with -o",

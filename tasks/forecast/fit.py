@@ -115,7 +115,7 @@ def train(
     windows = thin(part_of(config, WindowOptions), series.values.shape[1], config.preset)
     split_starts(
         series.values.shape[1], windows.history, windows.horizon, windows.stride,
-        windows.eval_stride,
+        windows.eval_stride, series.name,
     )  # fmt: skip
     graph = open_graph(config, series, progress, config.method in SERVED)
     seen, inner = series, graph

@@ -17,6 +17,7 @@ from .config import FederationOptions, ForecastConfig, ModelOptions, RoundOption
 from .data import Series
 from .fit import fit, make_engine, resolve, thin, with_errors
 from .graph import Graph
+from .windows import split_starts
 
 OPTIONS = RoundOptions(patience=4)
 
@@ -37,6 +38,10 @@ def small_model(
     if place is not None and place.exists():
         progress.info(f"using {place}")
         return open_trained(place)
+    split_starts(
+        series.values.shape[1], windows.history, windows.horizon, windows.stride,
+        windows.eval_stride, series.name,
+    )  # fmt: skip
     kept = f", to be kept as {place}" if place is not None else ""
     progress.warn(f"no --weights: training a small model on {series.name} first{kept}")
     engine = make_engine(series, graph, model, windows, options, FederationOptions(), runtime)

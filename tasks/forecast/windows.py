@@ -16,18 +16,18 @@ SHARES = (0.7, 0.1, 0.2)  # of the windows, in time (DCRNN's split)
 
 
 def split_starts(
-    length: int, history: int, horizon: int, stride: int, eval_stride: int
+    length: int, history: int, horizon: int, stride: int, eval_stride: int, name: str = "series"
 ) -> dict[Part, Tensor]:
     """Return the first steps of the windows of each part, int64, in order of time.
 
     All n = length - history - horizon + 1 windows are split 70/10/20, then thinned. Raises
-    `DataError` when a part would be empty.
+    `DataError`, which calls the data `name`, when a part would be empty.
     """
     count = length - history - horizon + 1
     test, train = round(SHARES[2] * count), round(SHARES[0] * count)
     if count < 3 or min(test, train, count - test - train) < 1:
         raise DataError(
-            f"{length} steps are too few for windows of {history} + {horizon}",
+            f"{name}: {length} steps are too few for windows of {history} + {horizon}",
             f"at least {history + horizon + 6} are needed; or lower --history and --horizon",
         )
     return {

@@ -9,9 +9,7 @@ from typing import Any, Literal
 import torch
 
 from ...core.checkpoint import read_state_dict
-from ...core.config import to_toml
-from ...core.errors import CheckpointError, DataError, UsageError
-from ...core.files import write_text
+from ...core.errors import CheckpointError, DataError
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
@@ -45,21 +43,14 @@ def train(
     begin = time.monotonic()
     options = options or TranscribeTrainOptions()
     runtime = start(run_options or RunOptions())
-    folder = config.resume or config.out
-    if config.resume is None and any((folder / f).exists() for f in _STATES):
-        raise UsageError(
-            f"{folder} holds a run already",
-            f"continue it with --resume {folder}, or name another folder with -o",
-        )
+    run = Run.open(config.out, config.resume, stages=("seed",))
+    folder = run.folder
     if config.resume is not None and not any((folder / f).exists() for f in _STATES):
         raise CheckpointError(
             f"nothing to resume in {folder}", "give the run folder of an interrupted training"
         )
     sets = Sets(config, runtime.seed, progress)
-    if runtime.is_main:
-        settings = {**config.to_dict(), **options.to_dict(), "seed": runtime.seed}
-        settings["resume"] = None
-        write_text(folder / "run.toml", to_toml("train transcribe", settings))
+    settings = run.record("train transcribe", runtime, config, options)
     job = _Job(config, options, runtime, progress, sets, folder)
     history = job.run()
     result = job.summary(time.monotonic() - begin)
@@ -68,7 +59,7 @@ def train(
             folder / "report.html",
             f"mlkit train transcribe: {config.method}",
             result,
-            settings={**config.to_dict(), **options.to_dict()},
+            settings=settings,
             command=command,
             history=history.history,
         )

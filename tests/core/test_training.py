@@ -61,9 +61,11 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path: Path) -> Non
     subprocess.run([*SCRIPT, str(one), "plain"], check=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*launcher, SCRIPT[1], str(two), "plain"], check=True, env=environment, capture_output=True
-    )
+    done = subprocess.run(
+        [*launcher, SCRIPT[1], str(two), "plain"],
+        check=False, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     first, second = state(one / "final.pt"), state(two / "final.pt")
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
