@@ -121,8 +121,10 @@ async def _session(
 ) -> bool:
     """Answer commands on one connection; returns True when the coordinator said goodbye."""
     outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
+    welcome = asyncio.Event()
 
     async def requests() -> AsyncIterator[bytes]:
+        await welcome.wait()  # a greeting that meets a refusal would hide the reason for it
         while (data := await outgoing.get()) is not None:
             yield data
 
@@ -130,6 +132,8 @@ async def _session(
     call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(
         requests(), metadata=(("authorization", f"Bearer {token}"),)
     )
+    if await call.initial_metadata():
+        welcome.set()
     first = True
     async for data in call:
         message = unpack(data)

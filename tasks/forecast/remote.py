@@ -151,6 +151,7 @@ class GrpcTransport:
         given = dict(context.invocation_metadata()).get("authorization", "")
         if not hmac.compare_digest(str(given).encode(), f"Bearer {self.token}".encode()):
             await context.abort(code.UNAUTHENTICATED, "wrong token")
+        await context.send_initial_metadata((("welcome", "yes"),))
         try:
             data = await asyncio.wait_for(anext(requests), HELLO_SECONDS)
             hello = unpack(data)

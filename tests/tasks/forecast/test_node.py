@@ -166,10 +166,10 @@ def test_personal_copies_are_chosen_by_each_nodes_own_validation() -> None:
     shared = copy.deepcopy(ours.transport.group.weights)
     before = ours.evaluate("valid")
     found = ours.personalise(3)
-    torch.testing.assert_close(found["before"], before)
+    torch.testing.assert_close(found["before"], before, rtol=1e-5, atol=1e-6)  # other batches
     error = [found[name][..., 0].sum(1) for name in ("before", "after")]
     assert bool((error[1] <= error[0]).all())
-    torch.testing.assert_close(ours.evaluate("valid"), found["after"])
+    torch.testing.assert_close(ours.evaluate("valid"), found["after"], rtol=1e-5, atol=1e-6)
     own = ours.transport.group.personal
     for node, epoch in enumerate(found["epoch"].tolist()):
         assert torch.equal(own[node], shared[0]) is (epoch == 0)
