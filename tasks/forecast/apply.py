@@ -16,7 +16,7 @@ from ...core.results import Result, Table
 from ...core.runtime import Runtime
 from .checkpoint import Trained, open_trained
 from .config import ForecastConfig
-from .coordinator import SERVED
+from .coordinator import GRAPHED
 from .data import Series
 from .graph import Graph
 from .network import open_graph, open_series, start_exact
@@ -116,7 +116,7 @@ def check_step(trained: Trained, series: Series) -> None:
 
 def graph_for(config: Any, trained: Trained, series: Series, progress: Progress) -> Graph:
     """Return the graph that was given, else the trained one where it knows all sensors."""
-    needed = trained.model.method in SERVED
+    needed = trained.model.method in GRAPHED
     if config.graph is not None or config.locations is not None or not needed:
         return open_graph(config, series, progress, needed)
     place = {name: i for i, name in enumerate(trained.names)}

@@ -13,7 +13,8 @@ from ...core import checkpoint
 from ...core.checkpoint import Metadata
 from ...core.errors import CheckpointError, UsageError
 from .config import FederationOptions, ModelOptions, WindowOptions
-from .coordinator import SERVED, make_graph_network, settings_of
+from .coordinator import GRAPHED, make_graph_network, settings_of
+from .diffusion import DiffusionNetwork
 from .graph import Graph, make_graph
 from .model import GraphNetwork
 from .node import Settings
@@ -50,9 +51,9 @@ class Trained:
         """What its nodes must know."""
         return settings_of(self.model, self.windows, self.federation, self.content["seed"])
 
-    def graph_network(self) -> GraphNetwork | None:
+    def graph_network(self) -> GraphNetwork | DiffusionNetwork | None:
         """Return the server's network, in eval mode; None for methods without one."""
-        if self.model.method not in SERVED:
+        if self.model.method not in GRAPHED:
             return None
         network = make_graph_network(self.model)
         checkpoint.load_into(network, self.server, self.name)
@@ -111,7 +112,7 @@ def open_trained(path: str | Path) -> Trained:
             personal=tensors.get("personal"),
             errors=tensors.get("errors"),
         )
-        size = trained.settings.net.size
+        size = trained.settings.net.size if trained.model.method != "dcrnn" else 0
     except (KeyError, TypeError, UsageError) as error:
         raise CheckpointError(f"{path}: its metadata lacks or distorts {error}") from error
     if trained.device.shape not in ((1, size), (len(names), size)):

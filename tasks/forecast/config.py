@@ -14,7 +14,7 @@ DATA = "Data"
 PRIVACY = "Privacy and robustness"
 
 Method = Literal[
-    "cnfgnn", "fedavg", "fmtl", "local", "at", "split", "central", "central-gn"
+    "cnfgnn", "fedavg", "fmtl", "local", "at", "split", "central", "central-gn", "dcrnn"
 ]  # fmt: skip
 Missing = Literal["nan", "0", "none"]
 
@@ -87,7 +87,8 @@ class ModelOptions(Config):
         Flag("--method", panel=MODEL),
         Field(
             description="CNFGNN; federated without a server model (fedavg, fmtl); one model per "
-            "node (local); ablations (at, split); everything in one place (central, central-gn)."
+            "node (local); ablations (at, split); everything in one place (central, "
+            "central-gn, dcrnn)."
         ),
     ] = "cnfgnn"
     hidden: Annotated[
@@ -246,7 +247,13 @@ class TrainConfig(SeriesOptions, GraphOptions, WindowOptions, ModelOptions, Resu
     def _places_for_the_split(self) -> Self:
         if self.inductive < 1 and self.locations is None:
             raise ValueError("--inductive needs --locations: it takes the western sensors")
-        if self.inductive < 1 and self.method not in ("cnfgnn", "fedavg", "central", "central-gn"):
+        if self.inductive < 1 and self.method not in (
+            "cnfgnn",
+            "fedavg",
+            "central",
+            "central-gn",
+            "dcrnn",
+        ):
             raise ValueError(f"--method {self.method} has no weights for sensors it never saw")
         return self
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ...core.errors import DataError, DivergedError
 from ...core.runtime import stream
 from .config import FederationOptions, ModelOptions, RoundOptions, WindowOptions
+from .diffusion import DiffusionNetwork
 from .graph import Graph
 from .model import DeviceNet, GraphNetwork, teacher_probability
 from .node import Piece, Settings, server_order
@@ -28,6 +29,7 @@ CHUNK_BYTES = 32 * 2**20  # encodings of this size travel in one call
 DELTA = 1e-5  # of differential privacy
 SHARED = ("cnfgnn", "fedavg", "central", "central-gn")  # all nodes have the same weights
 SERVED = ("cnfgnn", "at", "central-gn", "split")  # a graph network on the server
+GRAPHED = (*SERVED, "dcrnn")  # cannot do without a graph
 
 
 def settings_of(
@@ -49,8 +51,10 @@ def settings_of(
     )
 
 
-def make_graph_network(model: ModelOptions) -> GraphNetwork:
+def make_graph_network(model: ModelOptions) -> GraphNetwork | DiffusionNetwork:
     """Return the untrained network of the server."""
+    if model.method == "dcrnn":
+        return DiffusionNetwork(model.hidden, model.layers)
     return GraphNetwork(
         model.hidden, model.server_hidden, model.server_size, model.hidden, model.global_agg
     )
@@ -342,7 +346,7 @@ class Coordinator:
     # --- scores ---
 
     def evaluate(self, part: Part) -> Tensor:
-        """Return sums of errors (N, H, 5), float64 on the CPU, as `node.error_sums` has them."""
+        """Return sums of errors (N, H, 5), float64 on the CPU, as `error_sums` has them."""
         windows = self.lengths[part]
         total: Any = 0
         if self.served:

@@ -33,7 +33,7 @@ def bytes_per_round(
     """
     n, weights = sizes.nodes, settings.net.size
     encoding = settings.layers * settings.hidden
-    if method in ("central", "central-gn"):
+    if method in ("central", "central-gn", "dcrnn"):
         return 0, 0
     if method == "split":
         passes = n * encoding * (2 * sizes.train + sizes.valid)

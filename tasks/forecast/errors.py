@@ -12,7 +12,7 @@ from ...core.results import Table
 from .config import WindowOptions
 from .data import Series
 from .naive import daily_profile, last_value
-from .node import error_sums
+from .sums import error_sums
 from .windows import Part
 
 STEPS = (3, 6, 12)  # 15, 30 and 60 minutes in the field's data

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ...core.config import Config
+from ...core.errors import UsageError
 from ...core.files import sha256
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
@@ -19,21 +20,21 @@ from ...core.training import Fitted, Run
 from .adjacency import read_places
 from .checkpoint import Trained, save_trained
 from .config import FederationOptions, ModelOptions, RoundOptions, TrainConfig, WindowOptions
-from .coordinator import SERVED, Coordinator
+from .coordinator import GRAPHED, Coordinator
 from .cost import Sizes, bytes_per_round, device_flops, server_flops
 from .data import Series
 from .errors import error_table, naive_sums, scores
 from .graph import Graph
-from .joint import Joint
+from .joint import ENGINES
 from .network import open_graph, open_series, start_exact, western
-from .node import NodeGroup, error_sums
+from .node import NodeGroup
 from .predictor import Predictor
 from .rounds import run_rounds
+from .sums import error_sums
 from .transport import LocalTransport
 from .windows import split_starts
 
 Options = TypeVar("Options", bound=Config)
-JOINT = ("central", "central-gn", "split")
 QUICK: dict[str, Any] = {
     "hidden": 32, "server_hidden": 64, "server_size": 32, "rounds": 12, "lr": 3e-3,
     "teacher": 0.0, "batch_size": 64, "personalise": 8, "personal_lr": 1e-3,
@@ -85,7 +86,7 @@ def make_engine(
     """Return the engine of a method with all nodes in this process."""
     values, times = series.values.to(runtime.device), series.times.to(runtime.device)
     transport = LocalTransport(NodeGroup(series.names, values, times))
-    kind = Joint if model.method in JOINT else Coordinator
+    kind = ENGINES.get(model.method, Coordinator)
     return kind(transport, graph, model, windows, options, federation, runtime.seed)
 
 
@@ -105,19 +106,19 @@ def train(
     progress = progress or Silent()
     begin = time.monotonic()
     federation = federation or FederationOptions()
+    options = options or RoundOptions()
+    if config.method == "dcrnn":
+        options = _without_devices(options)
     runtime = start_exact(run_options)
     run = Run.open(config.out, config.resume)
     series = open_series(config.series, config, progress)
-    config, options = (
-        resolve(config, config.preset),
-        resolve(options or RoundOptions(), config.preset),
-    )
+    config, options = resolve(config, config.preset), resolve(options, config.preset)
     windows = thin(part_of(config, WindowOptions), series.values.shape[1], config.preset)
     split_starts(
         series.values.shape[1], windows.history, windows.horizon, windows.stride,
         windows.eval_stride, series.name,
     )  # fmt: skip
-    graph = open_graph(config, series, progress, config.method in SERVED)
+    graph = open_graph(config, series, progress, config.method in GRAPHED)
     seen, inner = series, graph
     if config.inductive < 1:
         assert config.locations is not None
@@ -146,6 +147,15 @@ def train(
         settings=settings, command=command, history=fitted.history,
     )  # fmt: skip
     return result
+
+
+def _without_devices(options: RoundOptions) -> RoundOptions:
+    if options.personalise:
+        raise UsageError(
+            "--personalise fine-tunes the models of devices; --method dcrnn has none",
+            "leave one of the two out",
+        )
+    return options.model_copy(update={"personalise": 0})  # whatever the preset says
 
 
 def fit(
@@ -215,15 +225,16 @@ def cost_table(engine: Coordinator, entry: dict[str, float]) -> tuple[Table, dic
         ("payload down / round, one process per node", human_bytes(down)),
         ("payload up / round", human_bytes(up)),
         ("of that measured here (down, up)", f"{entry['down_mb']:.3g} MB, {entry['up_mb']:.3g} MB"),
-        ("device, one window forwards", human_count(device, "FLOP")),
-        ("weights of a device", f"{engine.net.size:,}"),
     ]
-    metrics: dict[str, Any] = {
-        "bytes_down_per_round": down,
-        "bytes_up_per_round": up,
-        "device_flops_per_window": device,
-        "device_weights": engine.net.size,
-    }
+    metrics: dict[str, Any] = {"bytes_down_per_round": down, "bytes_up_per_round": up}
+    if method == "dcrnn":
+        weights = sum(p.numel() for p in engine.server.parameters())
+        return Table(
+            "Cost of a round", ("", "value"), [*rows, ("weights", f"{weights:,}")]
+        ), metrics
+    rows.append(("device, one window forwards", human_count(device, "FLOP")))
+    rows.append(("weights of a device", f"{engine.net.size:,}"))
+    metrics |= {"device_flops_per_window": device, "device_weights": engine.net.size}
     if engine.served:
         m = engine.model
         work = server_flops(

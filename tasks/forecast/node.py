@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...core.runtime import stream
 from .model import DeviceNet, teacher_probability
+from .sums import error_sums
 from .windows import PARTS, Part, Scaler, Windows, input_sums, make_windows, split_starts
 
 Piece = Literal["train", "valid", "test", "newest"]
@@ -359,8 +360,13 @@ class NodeGroup:
         """
         starts = self.starts[part][begin : begin + embeddings.shape[1]]
         forecast = self.forecast(starts, embeddings, self.personal)
-        truth = self.values[:, starts[:, None] + self._steps_ahead()]
-        return {"sums": error_sums(forecast, truth)}
+        return {"sums": error_sums(forecast, self.truth(starts))}
+
+    def truth(self, starts: Tensor) -> Tensor:
+        """Return what was measured in the steps to forecast, (n, B, H), NaN where nothing was."""
+        s = self.settings
+        ahead = torch.arange(s.history, s.history + s.horizon, device=self.device)
+        return self.values[:, starts[:, None] + ahead]
 
     def personalise(
         self,
@@ -377,7 +383,7 @@ class NodeGroup:
         Returns the chosen epoch and the validation sums before and after.
         """
         starts = self.starts["valid"]
-        truth = self.values[:, starts[:, None] + self._steps_ahead()]
+        truth = self.truth(starts)
         shared = self.weights.expand(len(self), -1)
 
         def score(own: Tensor) -> tuple[Tensor, Tensor]:
@@ -416,10 +422,6 @@ class NodeGroup:
             states.append(optimizer.state_dict())
         return torch.cat(found), states
 
-    def _steps_ahead(self) -> Tensor:
-        s = self.settings
-        return torch.arange(s.history, s.history + s.horizon, device=self.device)
-
     def _turns(self, sequences: int) -> Iterator[slice]:
         """Yield slices of nodes whose sequences fit into one tensor program."""
         width = max(1, ROWS_AT_ONCE // max(1, sequences))
@@ -436,18 +438,3 @@ def _squares(forecast: Tensor, future: tuple[Tensor, Tensor, Tensor]) -> tuple[T
     _, targets, observed = future
     squares = (forecast - targets).square() * observed
     return squares.sum((1, 2)), observed.sum((1, 2)).to(squares.dtype)
-
-
-def error_sums(forecast: Tensor, truth: Tensor) -> Tensor:
-    """Return sums over windows (n, H, 5), float64, of forecasts and truths (n, B, H).
-
-    Squares, absolutes, absolute percentages, number of targets, number of non-zero targets; NaN
-    in the truth counts nowhere.
-    """
-    known = ~truth.isnan()
-    exact = truth.double().nan_to_num(0)
-    error = (forecast.double() - exact) * known
-    nonzero = known & (exact != 0)
-    percent = error.abs() / exact.abs().where(nonzero, 1) * nonzero
-    parts = (error.square(), error.abs(), percent, known.double(), nonzero.double())
-    return torch.stack([part.sum(1) for part in parts], -1)

@@ -9,6 +9,7 @@ from ...core.errors import CheckpointError
 from ...core.progress import Progress, Silent
 from .checkpoint import LEVELS, Trained
 from .data import Series
+from .diffusion import DiffusionNetwork, diffuse, scaled_laplacian
 from .graph import Graph
 from .node import NodeGroup
 
@@ -57,15 +58,20 @@ class Predictor:
         with (progress or Silent()).task(title, len(starts)) as task:
             for part in starts.split(WINDOWS_AT_ONCE):
                 part = part.to(self.group.device)
-                self.group.starts = {"test": part}
-                encodings = self.group.encode("test", 0, len(part), 0)["encodings"]
-                if self.server is None:
-                    embeddings = encodings[..., :0]
-                else:
-                    embeddings = self.server(encodings, self.graph)
-                found.append(self.group.forecast(part, embeddings, self.group.personal).cpu())
+                found.append(self._windows(part).cpu())
                 task.advance(len(part))
         return torch.cat(found, 1)
+
+    def _windows(self, starts: Tensor) -> Tensor:
+        if isinstance(self.server, DiffusionNetwork):
+            return diffuse(self.server, scaled_laplacian(self.graph), self.group, starts)
+        self.group.starts = {"test": starts}
+        encodings = self.group.encode("test", 0, len(starts), 0)["encodings"]
+        if self.server is None:
+            embeddings = encodings[..., :0]
+        else:
+            embeddings = self.server(encodings, self.graph)
+        return self.group.forecast(starts, embeddings, self.group.personal)
 
     def truth(self, starts: Tensor) -> Tensor:
         """Return what was measured, (N, B, H), NaN where nothing was."""

@@ -20,6 +20,7 @@ from ...core.files import write_text
 from ...core.progress import Progress, Silent
 from ...core.training import Fitted, Run, interruption
 from .coordinator import Coordinator
+from .sums import rmse
 
 METHOD = "forecast"
 
@@ -32,12 +33,6 @@ class Course:
     at: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def rmse(sums: Tensor) -> float:
-    """Return the root of the pooled mean squared error of sums (..., 5) of `node.error_sums`."""
-    total = sums.flatten(0, -2).sum(0)
-    return float((total[0] / total[3]).sqrt())
 
 
 def run_rounds(

@@ -19,9 +19,9 @@ from .config import EvalConfig, WindowOptions
 from .data import Series
 from .errors import error_table, naive_sums, scores
 from .network import open_series, start_exact
-from .node import error_sums
 from .pictures import draw_errors
 from .predictor import Predictor
+from .sums import error_sums
 from .windows import split_starts
 
 

@@ -23,16 +23,16 @@ from mlkit.tasks.forecast.config import (
 )
 from mlkit.tasks.forecast.coordinator import Coordinator
 from mlkit.tasks.forecast.graph import Graph, from_dense, gaussian_kernel
-from mlkit.tasks.forecast.joint import Joint
+from mlkit.tasks.forecast.joint import ENGINES
 from mlkit.tasks.forecast.naive import daily_profile, last_value
 from mlkit.tasks.forecast.network import western
-from mlkit.tasks.forecast.node import NodeGroup, error_sums
-from mlkit.tasks.forecast.rounds import rmse, run_rounds
+from mlkit.tasks.forecast.node import NodeGroup
+from mlkit.tasks.forecast.rounds import run_rounds
+from mlkit.tasks.forecast.sums import error_sums, rmse
 from mlkit.tasks.forecast.transport import LocalTransport
 
 from .__main__ import spread
 
-JOINT = ("central", "central-gn", "split")
 WINDOWS = WindowOptions(stride=8, eval_stride=4)
 
 
@@ -59,7 +59,7 @@ def pemsd7(data: Path) -> Network:
     graph = from_dense(gaussian_kernel(distances))
     rounds = {
         "fedavg": 24, "local": 40, "fmtl": 24, "central": 24, "central-gn": 12, "cnfgnn": 12,
-        "at": 12, "split": 20,
+        "at": 12, "split": 20, "dcrnn": 20,
     }  # fmt: skip
     names = [str(i + 1) for i in range(25)]
     return Network(torch.from_numpy(values).float(), graph, names, None, 64, rounds)
@@ -76,7 +76,7 @@ def metr_la(data: Path) -> Network:
     _, matrix = read_pickle(folder / "adj_mx.pkl")
     rounds = {
         "fedavg": 30, "local": 30, "fmtl": 30, "central": 30, "central-gn": 20, "cnfgnn": 20,
-        "at": 20, "split": 20,
+        "at": 20, "split": 20, "dcrnn": 10,
     }  # fmt: skip
     graph = from_dense(matrix)
     return Network(torch.from_numpy(values).float(), graph, names, longitude, 32, rounds)
@@ -91,7 +91,7 @@ def engine_of(network: Network, method: str, seed: int, **options: Any) -> Coord
         rounds=network.rounds[method], batch_size=network.batch, server_batch=48, lr=3e-3,
         teacher=0, patience=0,
     )  # fmt: skip
-    kind: Any = Joint if method in JOINT else Coordinator
+    kind: Any = ENGINES.get(method, Coordinator)
     return kind(transport, network.graph, model, WINDOWS, rounds, FederationOptions(), seed)
 
 
@@ -171,7 +171,7 @@ def _personal(engine: Coordinator, rate: float, epochs: int = 8) -> dict[str, fl
     return {**found, **extra}
 
 
-METHODS = ["cnfgnn", "local", "fedavg", "central", "central-gn", "fmtl", "at", "split"]
+METHODS = ["cnfgnn", "local", "fedavg", "central", "central-gn", "fmtl", "at", "split", "dcrnn"]
 
 
 def table(data: Path, seeds: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlkit.tasks.forecast.config import (
 )
 from mlkit.tasks.forecast.coordinator import Coordinator
 from mlkit.tasks.forecast.graph import Graph, from_dense
-from mlkit.tasks.forecast.joint import Joint
+from mlkit.tasks.forecast.joint import ENGINES
 from mlkit.tasks.forecast.node import NodeGroup
 from mlkit.tasks.forecast.transport import LocalTransport, Transport
 
@@ -23,7 +23,6 @@ NODES, STEPS, DAY = 6, 90, 24
 NAMES = [f"n{i}" for i in range(NODES)]
 WINDOWS = WindowOptions(history=6, horizon=4, eval_stride=3)
 SMALL = {"hidden": 5, "server_hidden": 7, "server_size": 6}
-JOINT = ("central", "central-gn", "split")
 
 
 def series(nodes: int = NODES, steps: int = STEPS, seed: int = 0) -> Tensor:
@@ -62,7 +61,7 @@ def engine(
     """Return an engine that is ready for its first round."""
     options = RoundOptions(**{"rounds": 3, "lr": 0.01, "batch_size": 16, "patience": 0, **rounds})
     transport = transport or LocalTransport(group(values))
-    made = (Joint if method in JOINT else Coordinator)(
+    made = ENGINES.get(method, Coordinator)(
         transport,  # type: ignore[arg-type]
         network or graph(len(transport.names)),
         ModelOptions(method=method, **{**SMALL, **(model or {})}),

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from mlkit.core.errors import DataError, DivergedError
-from mlkit.tasks.forecast.config import FederationOptions
+from mlkit.tasks.forecast.config import FederationOptions, Method
 from mlkit.tasks.forecast.cost import Sizes, bytes_per_round, device_flops, server_flops
 from mlkit.tasks.forecast.node import Settings
-from mlkit.tasks.forecast.rounds import rmse
+from mlkit.tasks.forecast.sums import rmse
 from mlkit.tasks.forecast.transport import LocalTransport, Reply
 
 from .helpers import engine, graph, group, series
@@ -84,7 +84,9 @@ def test_one_step_of_fedavg_with_sgd_is_one_step_on_the_mean_loss(
 
 def test_every_method_learns() -> None:
     values = 50 + 10 * torch.sin(torch.arange(90) / 4 + torch.arange(6)[:, None])
-    for method in ("cnfgnn", "at", "fedavg", "fmtl", "local", "split", "central", "central-gn"):
+    methods = get_args(Method)
+    assert len(methods) == 9
+    for method in methods:
         made = engine(method, values, lr=0.02, teacher=0.0)
         before = rmse(made.evaluate("valid"))
         losses = [made.round()["loss"] for _ in range(4)]

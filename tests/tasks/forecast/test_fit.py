@@ -61,13 +61,14 @@ def same(one: Path, two: Path) -> None:
         ("local", {}),
         ("split", {}),
         ("central-gn", {}),
+        ("dcrnn", {}),
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
     road: Path, monkeypatch: pytest.MonkeyPatch, method: str, protection: dict[str, float]
 ) -> None:
     federation = FederationOptions(**protection)
-    options = ROUNDS.model_copy(update={"personalise": 2})
+    options = ROUNDS.model_copy(update={"personalise": 0 if method == "dcrnn" else 2})
     whole, cut = config(road, "whole", method=method), config(road, "cut", method=method)
     fit.train(whole, options, federation, RUN)
     real, calls = rounds._one_round, []
@@ -86,6 +87,21 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     for name in ("best.safetensors", "last.safetensors"):
         same(whole.out / name, cut.out / name)
     assert (whole.out / "metrics.jsonl").read_text() == (cut.out / "metrics.jsonl").read_text()
+
+
+def test_dcrnn_has_no_devices_to_personalise(road: Path) -> None:
+    chosen = config(road, "run", method="dcrnn")
+    with pytest.raises(UsageError, match=r"--personalise.*dcrnn"):
+        fit.train(chosen, ROUNDS.model_copy(update={"personalise": 1}), None, RUN)
+    result = fit.train(chosen, ROUNDS.model_copy(update={"personalise": 0}), None, RUN)
+    assert set(result.metrics["validation"]) == {"dcrnn", "last value", "daily profile"}
+    assert result.metrics["cost"]["bytes_up_per_round"] == 0
+    series = read_series(chosen.series, SeriesOptions())
+    graph = read_graph(road / "distances.csv", series.names, "auto", lambda said: None)
+    starts = split_starts(series.values.shape[1], 6, 4, 4, 4)["valid"]
+    made = Predictor(open_trained(chosen.out / "best.safetensors"), series, graph)
+    error = float((made.forecast(starts) - made.truth(starts)).square().nanmean().sqrt())
+    assert error == pytest.approx(result.metrics["validation"]["dcrnn"]["rmse"], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 
 from mlkit.core.errors import DataError
 from mlkit.tasks.forecast.naive import daily_profile, last_value
-from mlkit.tasks.forecast.node import error_sums
+from mlkit.tasks.forecast.sums import error_sums
 from mlkit.tasks.forecast.windows import (
     Scaler,
     fill_forward,
