@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ...core.runtime import stream
 from .model import DeviceNet, teacher_probability
+from .personal import fine_tune
+from .privacy import private_encodings
 from .sums import error_sums
 from .windows import PARTS, Part, Scaler, Windows, input_sums, make_windows, split_starts
 
@@ -142,7 +144,7 @@ class NodeGroup:
         weights (n, P), the mean loss (n,) of the last epoch.
         """
         found, losses = [], []
-        for rows in self._turns(batch):
+        for rows in self.turns(batch):
             own = self._of(self.weights, rows)
             count = len(self.names[rows])
             own = own.expand(count, -1).clone().requires_grad_()
@@ -151,9 +153,7 @@ class NodeGroup:
             loss = own.new_zeros(count)
             for epoch in range(epochs):
                 at = step + epoch * self.batches(batch)
-                loss = self._epoch(
-                    own, optimizer, rows, first_epoch + epoch, batch, at, decay, pull
-                )
+                loss = self.epoch(own, optimizer, rows, first_epoch + epoch, batch, at, decay, pull)
             found.append(own.detach())
             losses.append(loss)
         return {"weights": torch.cat(found), "loss": torch.cat(losses)}
@@ -162,7 +162,7 @@ class NodeGroup:
         """Return the optimizer steps of one epoch."""
         return -(-len(self.starts["train"]) // batch)
 
-    def _epoch(
+    def epoch(
         self,
         own: Tensor,
         optimizer: torch.optim.Optimizer,
@@ -173,6 +173,7 @@ class NodeGroup:
         decay: float,
         pull: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
+        """Train the weights `own` of some nodes for an epoch; returns their mean loss (n,)."""
         total = own.new_zeros(len(own))
         number = 0
         for number, (ids, draws) in enumerate(self._batches(rows, epoch, batch), 1):
@@ -254,7 +255,7 @@ class NodeGroup:
 
     def _encode(self, weights: Tensor, starts: Tensor) -> Tensor:
         parts = []
-        for rows in self._turns(max(1, len(starts))):
+        for rows in self.turns(max(1, len(starts))):
             past = self.windows.past(starts[None], rows)
             parts.append(self.states(self._of(weights, rows), past))
         return torch.cat(parts)
@@ -270,21 +271,11 @@ class NodeGroup:
         return weights if len(weights) == 1 else weights[rows]
 
     def _private(self, encodings: Tensor, keys: tuple[int, ...]) -> Tensor:
-        """Clip each window's encoding to a norm and add Gaussian noise of that scale."""
         clip, noise = self.settings.encoding_clip, self.settings.encoding_noise
-        if not clip:
-            return encodings
-        norm = encodings.flatten(2).norm(dim=-1)[..., None, None]
-        clipped = encodings * (clip / norm.clamp_min(1e-12)).clamp_max(1)
-        if not noise:
-            return clipped
         # Whoever knows the seed can take the noise off: real nodes draw a secret one.
         seed = self.settings.seed if self.secret is None else self.secret
-        rows = [
-            torch.randn(clipped.shape[1:], generator=stream(seed, 2, key, *keys))
-            for key in self._keys
-        ]
-        return clipped + clip * noise * torch.stack(rows).to(self.device)
+        draws = [stream(seed, 2, key, *keys) for key in self._keys]
+        return private_encodings(encodings, clip, noise, draws)
 
     def decode_gradient(
         self, embeddings: Tensor, *, round: int, epoch: int, begin: int, forced: list[bool]
@@ -302,7 +293,7 @@ class NodeGroup:
         states = self._training_states()
         gradients, sums, counts = [], [], []
         starts = self.starts["train"][ids]
-        for rows in self._turns(len(ids)):
+        for rows in self.turns(len(ids)):
             g = embeddings[rows].detach().requires_grad_()
             future = self.windows.future(starts[None], rows)
             past = self.windows.past(starts[None], rows)
@@ -340,7 +331,7 @@ class NodeGroup:
         """
         weights = self.weights if own is None else own
         found = []
-        for rows in self._turns(len(starts)):
+        for rows in self.turns(len(starts)):
             past = self.windows.past(starts[None], rows)
             future = self.windows.future(starts[None], rows)
             mine = self._of(weights, rows)
@@ -368,61 +359,15 @@ class NodeGroup:
         ahead = torch.arange(s.history, s.history + s.horizon, device=self.device)
         return self.values[:, starts[:, None] + ahead]
 
-    def personalise(
-        self,
-        valid_embeddings: Tensor,
-        *,
-        epochs: int,
-        batch: int,
-        lr: float,
-        seed_epoch: int,
-    ) -> dict[str, Tensor]:
-        """Fine-tune a copy of the weights per node, embeddings fixed; keep the best epoch of each.
+    def personalise(self, valid_embeddings: Tensor, **how: Any) -> dict[str, Tensor]:
+        """Fine-tune a copy of the weights per node and keep it here, as `personal.fine_tune` says.
 
-        Each node chooses by its own validation error among 0..epochs; the copies never leave it.
-        Returns the chosen epoch and the validation sums before and after.
+        Returns the chosen epochs and the validation sums before and after.
         """
-        starts = self.starts["valid"]
-        truth = self.truth(starts)
-        shared = self.weights.expand(len(self), -1)
+        self.personal, found = fine_tune(self, valid_embeddings, **how)
+        return found
 
-        def score(own: Tensor) -> tuple[Tensor, Tensor]:
-            sums = error_sums(self.forecast(starts, valid_embeddings, own), truth)
-            return sums, sums[..., 0].sum(1) / sums[..., 3].sum(1).clamp_min(1)
-
-        before, best = score(shared)
-        kept, chosen, after = shared.clone(), torch.zeros(len(self)), before.clone()
-        current = shared
-        optimizer_state = None
-        for epoch in range(epochs):
-            current, optimizer_state = self._personal_epoch(
-                current, optimizer_state, epoch + seed_epoch, batch, lr
-            )
-            sums, errors = score(current)
-            better = errors < best
-            best = errors.where(better, best)
-            kept = current.where(better[:, None], kept)
-            after = sums.where(better[:, None, None], after)
-            chosen = torch.where(better.cpu(), float(epoch + 1), chosen)
-        self.personal = kept
-        return {"epoch": chosen, "before": before, "after": after}
-
-    def _personal_epoch(
-        self, current: Tensor, state: Any, epoch: int, batch: int, lr: float
-    ) -> tuple[Tensor, Any]:
-        """Take one epoch with an Adam that lives as long as the fine-tuning."""
-        found, states = [], []
-        for turn, rows in enumerate(self._turns(batch)):
-            own = current[rows].clone().requires_grad_()
-            optimizer = torch.optim.Adam([own], lr=lr, fused=True)
-            if state is not None:
-                optimizer.load_state_dict(state[turn])
-            self._epoch(own, optimizer, rows, epoch, batch, 0, 0.0, None)
-            found.append(own.detach())
-            states.append(optimizer.state_dict())
-        return torch.cat(found), states
-
-    def _turns(self, sequences: int) -> Iterator[slice]:
+    def turns(self, sequences: int) -> Iterator[slice]:
         """Yield slices of nodes whose sequences fit into one tensor program."""
         width = max(1, ROWS_AT_ONCE // max(1, sequences))
         for begin in range(0, len(self), width):

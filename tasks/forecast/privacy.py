@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,6 +34,23 @@ def clip_rows(updates: Tensor, bound: float) -> Tensor:
     """Scale rows (m, P) down to an L2 norm of at most `bound`."""
     norms = updates.norm(dim=1, keepdim=True)
     return updates * (bound / norms.clamp_min(1e-12)).clamp_max(1)
+
+
+def private_encodings(
+    encodings: Tensor, clip: float, noise: float, draws: Sequence[torch.Generator]
+) -> Tensor:
+    """Clip each window's encoding (n, B, L, h) to the norm `clip`, add noise of `noise` clips.
+
+    Every node draws from its own of the n generators. 0 leaves either step out.
+    """
+    if not clip:
+        return encodings
+    norm = encodings.flatten(2).norm(dim=-1)[..., None, None]
+    clipped = encodings * (clip / norm.clamp_min(1e-12)).clamp_max(1)
+    if not noise:
+        return clipped
+    rows = [torch.randn(clipped.shape[1:], generator=generator) for generator in draws]
+    return clipped + clip * noise * torch.stack(rows).to(clipped.device)
 
 
 def private_mean(
