@@ -182,7 +182,7 @@ class MethodOptions(DoubtOptions):
         float,
         Flag("--teacher-decay", panel=TUNING),
         Field(ge=0, le=1, description="Decay of the teacher, the student's moving average."),
-    ] = 0.98
+    ] = 0.95
     retune_every: Annotated[
         int,
         Flag("--retune-every", panel=TUNING),
@@ -202,7 +202,7 @@ class MethodOptions(DoubtOptions):
         float,
         Flag("--augment-unlabelled", panel=TUNING),
         Field(ge=0, le=5, description="Strength of SpecAugment on unlabelled audio."),
-    ] = 1.0
+    ] = 0.5
 
 
 class StageOptions(Config):
@@ -217,7 +217,7 @@ class StageOptions(Config):
         float,
         Flag("--pseudo-lr", panel=TUNING),
         Field(gt=0, description="Learning rate of that stage."),
-    ] = 1e-3
+    ] = 3e-3
     labelled_batch: Annotated[
         int,
         Flag("--labelled-batch", panel=TUNING),
