@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "prune-imagenet": "prune:imagenet",
     "prune-detector": "prune:detector",
     "labelnoise-selection": "labelnoise:selection",
+    "labelnoise-selection-scan": "labelnoise:selection_scan",
     "labelnoise-guard": "labelnoise:guard_table",
     "labelnoise-guard-small": "labelnoise:guard_small",
     "labelnoise-training": "labelnoise:training",

@@ -65,6 +65,15 @@ def noisy(images: Images, kind: str, rate: float, seed: int, most: int) -> tuple
 
 def selection(data: Path, seeds: int) -> dict[str, Any]:
     """Table of section 8b: every selector on one warm-up network, in-sample, without training."""
+    return _selection(data, seeds, SHORT)
+
+
+def selection_scan(data: Path, seeds: int) -> dict[str, Any]:
+    """The same after the schedule of `mlkit labelnoise`, which ends in a better network."""
+    return _selection(data, seeds, SCAN)
+
+
+def _selection(data: Path, seeds: int, options: TrainOptions) -> dict[str, Any]:
     train = open_images(data / "cifar10" / "train", SIZE, Silent())
     test = open_images(data / "cifar10" / "test", SIZE, Silent())
     found: dict[str, Any] = {}
@@ -72,7 +81,7 @@ def selection(data: Path, seeds: int) -> dict[str, Any]:
         for kind, rate in NOISES:
             part, truth = noisy(train, kind, rate, seed, most=5000)
             runtime = start(RunOptions(seed=seed, device="cpu"))
-            model = train_plain(part, "small", SHORT, runtime, Silent())
+            model = train_plain(part, "small", options, runtime, Silent())
             probs, features = scores(model, part.levels, runtime)
             right = scores(model, test.levels, runtime)[0].argmax(1) == test.labels.numpy()
             table = found.setdefault(kind, {})
