@@ -7,8 +7,9 @@ from importlib.resources import files
 from torch import nn
 
 from ...core import zoo
-from ...core.zoo import FASHION as EMBEDDED
 from ...core.zoo import Recipe
+
+EMBEDDED = zoo.FASHION
 
 
 def open_model(

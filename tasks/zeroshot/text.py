@@ -142,7 +142,9 @@ class TextEncoder:
         mixed = self._linear(seen.transpose(1, 2).flatten(2), f"{place}.attention.output.dense")
         x = self._norm(x + mixed, f"{place}.attention.output.LayerNorm")
         wide = F.gelu(self._linear(x, f"{place}.intermediate.dense"))
-        return self._norm(x + self._linear(wide, f"{place}.output.dense"), f"{place}.output.LayerNorm")
+        return self._norm(
+            x + self._linear(wide, f"{place}.output.dense"), f"{place}.output.LayerNorm"
+        )
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"])
