@@ -60,7 +60,17 @@ class NetworkOptions(Config):
         return [self.hidden]
 
 
-class BackboneOptions(Config):
+class FactoryOption(Config):
+    """Who builds a classifier that has no name."""
+
+    factory: Annotated[
+        str | None,
+        Flag("--factory", panel=MODEL, metavar="PKG.MODULE:FUNCTION"),
+        Field(description="Your own function that builds the classifier."),
+    ] = None
+
+
+class BackboneOptions(FactoryOption):
     """The trained classifier whose features and rows are used."""
 
     backbone: Annotated[
@@ -72,11 +82,6 @@ class BackboneOptions(Config):
         Path | None,
         Flag("--backbone-weights", panel=MODEL, metavar="FILE"),
         Field(description="Its state dict, .pth or .safetensors."),
-    ] = None
-    factory: Annotated[
-        str | None,
-        Flag("--factory", panel=MODEL, metavar="PKG.MODULE:FUNCTION"),
-        Field(description="Your own function that builds it."),
     ] = None
 
 
@@ -178,7 +183,7 @@ class FinetuneTraining(
     """The options of every training run, with those of the official fine-tuning."""
 
 
-class FinetuneConfig(ResumeOption):
+class FinetuneConfig(FactoryOption, ResumeOption):
     """Options of `mlkit train zeroshot-finetune`."""
 
     data: Annotated[

@@ -125,7 +125,7 @@ def finetune(
     training = training or FinetuneTraining()
     runtime = start(run_options or RunOptions())
     run = Run.open(config.out, config.resume)
-    trained = open_trained(config.weights)
+    trained = open_trained(config.weights, config.factory)
     photos = open_photos(config.data, trained.graph.taxonomy)
     settings = run.record("train zeroshot-finetune", runtime, config, training)
 
