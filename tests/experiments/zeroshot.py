@@ -98,13 +98,13 @@ def folds() -> list[np.ndarray]:
 def five_folds(data: Path, seeds: int) -> dict[str, Any]:
     """All variants and free baselines on GloVe and the full graph: 150 epochs, 256 wide."""
     arms = {name: _arm(name, 350 if name == "gcnz" else 150) for name in TRAINED}
-    return _five(data, seeds, "glove", arms)
+    return _five(data, seeds, "glove", arms, ensemble=False)
 
 
 def five_folds_embedded(data: Path, seeds: int) -> dict[str, Any]:
     """The same with the vectors of definitions that come along."""
     arms = {name: _arm(name, 150) for name in ("mlp", "gpm", "dgpm", "adgpm")}
-    return _five(data, seeds, "embedded", arms)
+    return _five(data, seeds, "embedded", arms, ensemble=True)
 
 
 def five_folds_long(data: Path, seeds: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def five_folds_long(data: Path, seeds: int) -> dict[str, Any]:
         "adgpm, renormalised": (NetworkOptions(hidden=512, renormalise=True), _training(300)),
         "gpm": (NetworkOptions(hidden=512, variant="gpm"), _training(300)),
     }
-    return _five(data, seeds, "embedded", arms)
+    return _five(data, seeds, "embedded", arms, ensemble=True)
 
 
 Arm = tuple[NetworkOptions, ZeroshotTraining]
@@ -124,14 +124,16 @@ def _arm(variant: str, epochs: int) -> Arm:
     return NetworkOptions(variant=variant, hidden=256), _training(epochs)  # type: ignore[arg-type]
 
 
-def _five(data: Path, seeds: int, semantic: str, arms: dict[str, Arm]) -> dict[str, Any]:
+def _five(
+    data: Path, seeds: int, semantic: str, arms: dict[str, Arm], *, ensemble: bool
+) -> dict[str, Any]:
     """Return per seed hits of all photos over the folds, pooled, and then their spread."""
     bench, full = _bench(data), _graph(data, semantic)
     values: dict[str, dict[str, list[float]]] = {}
     for seed in range(seeds):
         pooled: dict[str, dict[str, list[float]]] = {}
         for number, held in enumerate(folds()):
-            for name, found in _fold(bench, full, held, number, seed, arms).items():
+            for name, found in _fold(bench, full, held, number, seed, arms, ensemble).items():
                 for key, parts in found.items():
                     pooled.setdefault(name, {}).setdefault(key, []).extend(parts)
                 means = {k: round(float(np.mean(v)), 3) for k, v in found.items()}
@@ -152,6 +154,7 @@ def _fold(
     number: int,
     seed: int,
     arms: dict[str, Arm],
+    ensemble: bool,
 ) -> dict[str, dict[str, list[float]]]:
     """Return lists of hits of the fold's photos, by method; "cos" and "loss" are one number."""
     rest = np.delete(np.arange(1000), held)
@@ -169,7 +172,7 @@ def _fold(
         found[name] = fold.measure_rows(predict)
         found[name]["cos"] = [float((predict(unseen) * truth[held]).sum(1).mean())]
         found[name]["loss"] = [fitted.history[-1]["rows"]]
-        if name == "adgpm":
+        if name == "adgpm" and ensemble:
             found |= _ensemble(bench, full, number, seed, options, training, fold, predict)
     for name in FREE:
         found[name] = fold.measure_part(name)

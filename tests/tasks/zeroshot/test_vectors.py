@@ -13,8 +13,10 @@ from mlkit.core.errors import DataError
 from mlkit.core.progress import Silent
 from mlkit.tasks.zeroshot.vectors import class_vectors, needed_words, read_words
 
-WORDS = {name: torch.randn(4, generator=torch.Generator().manual_seed(i)) for i, name in
-         enumerate(["dog", "wild", "boar", "ice", "cream", "ice_cream", "German", "german"])}  # fmt: skip
+NAMES = ("dog", "wild", "boar", "ice", "cream", "ice_cream", "German", "german")
+WORDS = {
+    name: torch.randn(4, generator=torch.Generator().manual_seed(i)) for i, name in enumerate(NAMES)
+}
 
 
 def unit(*names: str) -> torch.Tensor:
