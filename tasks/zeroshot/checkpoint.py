@@ -18,9 +18,9 @@ from ...core import checkpoint
 from ...core.checkpoint import Metadata
 from ...core.errors import CheckpointError, DataError, UsageError
 from ...core.files import replacing
-from .backbone import Backbone, restore
+from .backbone import Backbone, open_backbone, restore
 from .closure import Array
-from .config import NetworkOptions
+from .config import BackboneOptions, NetworkOptions
 from .ensemble import EQUAL
 from .graph import Graph, embedded_vectors
 from .links import plan
@@ -110,9 +110,12 @@ def save_model(path: Path, trained: Trained, vectors: bool = True) -> None:
     checkpoint.save(path, tensors, Metadata(METHOD, "model", content))
 
 
-def open_trained(path: Path | None = None, factory: str | None = None) -> Trained:
+def open_trained(
+    path: Path | None = None, factory: str | None = None, other: BackboneOptions | None = None
+) -> Trained:
     """Return what `save_model` wrote, or the embedded model, in eval mode.
 
+    `other` names a classifier of the same classes to take the place of the model's own.
     Raises `CheckpointError` when the file disagrees with itself.
     """
     place = path or Path(str(files(__package__) / "weights" / "imagenet.safetensors"))
@@ -124,12 +127,15 @@ def open_trained(path: Path | None = None, factory: str | None = None) -> Traine
         seen = tensors["seen"].numpy()
         mixture = Mixture(**content["mixture"])
         inputs, outputs = content["width"]
-        backbone = restore(content["backbone"], _part(tensors, "backbone."), place, factory)
+        if other is not None:
+            backbone = open_backbone(other, len(seen))
+        else:
+            backbone = restore(content["backbone"], _part(tensors, "backbone."), place, factory)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{place}: its metadata lacks or distorts {error}") from error
     stored = tensors.get("vectors")
     vectors = stored.float() if stored is not None else embedded_vectors(taxonomy)
-    if (len(backbone.weight), backbone.rows.shape[1]) != (len(seen), outputs):
+    if other is None and backbone.rows.shape != (len(seen), outputs):
         raise CheckpointError(
             f"{place} predicts rows of {outputs} numbers for {len(seen)} seen classes; its "
             f"classifier has {len(backbone.weight)} rows of {backbone.rows.shape[1]}"

@@ -13,12 +13,12 @@ from .classes import find_class
 
 
 def way_up(trained: Trained, node: int) -> list[int]:
-    """Return the nodes from a class to a root, along first parents."""
-    edges = trained.graph.taxonomy.edges
-    first = dict(edges[::-1].tolist())
+    """Return the nodes from a class to a root, by way of the parents with the most ancestors."""
+    child, parent = trained.graph.taxonomy.edges.T
+    pairs = trained.graph.pairs
     path = [node]
-    while path[-1] in first:
-        path.append(first[path[-1]])
+    while len(parents := parent[child == path[-1]]):
+        path.append(max(parents.tolist(), key=lambda i: len(pairs.ancestors(i)[0])))
     return path
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...core.errors import UsageError
-from .backbone import open_backbone
 from .checkpoint import Trained, open_trained
 from .config import ScoringOptions
 
@@ -21,8 +18,4 @@ def open_model(options: ScoringOptions) -> Trained:
             "--backbone goes with --rows: the model's own rows are for its own classifier",
             "give the rows made for it, or fit some with 'mlkit train zeroshot --backbone'",
         )
-    trained = open_trained(options.weights, None if named else options.factory)
-    if not named:
-        return trained
-    backbone = open_backbone(options, len(trained.graph.seen))
-    return replace(trained, backbone=backbone)
+    return open_trained(options.weights, options.factory, options if named else None)

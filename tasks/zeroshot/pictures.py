@@ -12,7 +12,7 @@ from ...core.report import new_figure, write_figure
 from .metrics import KS
 
 MOST = 12
-_UNSEEN, _SEEN = "#2a6f97", "#b0b7bf"
+_UNSEEN, _SEEN = "#9cc9e3", "#d5d9dd"
 
 
 def draw_answers(
