@@ -24,7 +24,7 @@ _NAMES = {
     "FinetuneTraining": "config",
     "classify": "apply",
     "train": "fit",
-    "finetune": "tuned",
+    "finetune": "finetuning",
     "evaluate": "score",
     "check_graph": "check",
     "predict": "rows",

@@ -22,12 +22,12 @@ from ...core.runtime import start
 from .baselines import nearest_seen
 from .checkpoint import Trained
 from .classes import Chosen, read_classes, split_classes
-from .config import ScoringOptions, ZeroshotConfig
+from .config import ZeroshotConfig
 from .data import read_features
 from .explain import explain
 from .graph import describe_gaps
 from .override import open_model
-from .scoring import Scorer, make_scorer, with_seen
+from .scoring import Scorer, final_scores, make_scorer, with_seen
 
 STREAM = Path("-")
 _COLUMNS = ("image", "rank", "class", "wnid", "score", "seen", "definition", "closest_seen")
@@ -68,20 +68,10 @@ def classify(
     )
     if not kept:
         raise DataError("none of the photos can be read", next(iter(failures.values())))
-    found = score(scorer, trained, config, config.by, features)
+    found = final_scores(scorer, trained, config, config.by, features)
     images = [str(paths[place]) for place in kept]
     answers = _answers(trained, chosen, scorer, found, images, config.top)
     return _deliver(config, trained, chosen, answers, failures, [paths[i] for i in kept])
-
-
-def score(
-    scorer: Scorer, trained: Trained, options: ScoringOptions, by: str, features: Tensor
-) -> Tensor:
-    """Return the final scores (n, R): mixed, and less the penalty of seen candidates."""
-    penalty = options.seen_penalty
-    if penalty is None:
-        penalty = trained.mixture.penalty if by == "ensemble" else 0.0
-    return scorer.scores(features, by, trained.mixture, penalty)
 
 
 def _photos(config: ZeroshotConfig) -> tuple[list[Path], bool]:

@@ -44,6 +44,17 @@ def _closest(pairs: Pairs, useful: Array, rows: Array) -> tuple[Array, Array]:
     return row[near], above[near]
 
 
+def related(pairs: Pairs, seen: Array) -> Array:
+    """Return which nodes (N,) bool share an ancestor-or-self with a seen class."""
+    member = np.zeros(pairs.count, dtype=bool)
+    member[seen] = True
+    useful = np.zeros(pairs.count, dtype=bool)
+    useful[pairs.above[member[pairs.below]]] = True
+    found = np.zeros(pairs.count, dtype=bool)
+    found[pairs.below[useful[pairs.above]]] = True
+    return found
+
+
 def nearest_seen(pairs: Pairs, seen: Array, node: int, most: int = 5) -> list[tuple[int, int]]:
     """Return the seen classes (node, steps) closest to a node, through a common ancestor."""
     above, up = pairs.ancestors(node)

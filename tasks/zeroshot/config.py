@@ -239,13 +239,13 @@ class ZeroshotConfig(ScoringOptions, OverwriteOption):
 
     inputs: Annotated[
         tuple[Path, ...],
-        Flag(argument=True, metavar="[INPUTS]..."),
+        Flag(argument=True, metavar="[INPUTS]"),
         Field(description="Photos and folders of photos; - for standard input."),
     ] = ()
     classes: Annotated[
         Path | None,
         Flag("--classes", "-c", metavar="FILE"),
-        Field(description="Candidates, one a line: a name, a wnid, or name<TAB>wnid."),
+        Field(description="Candidates, one a line: a name, an id, or both with a tab between."),
     ] = None
     among: Annotated[
         str | None,

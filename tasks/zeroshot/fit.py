@@ -126,9 +126,13 @@ def train(
     )  # fmt: skip
     mixture, tuned = Mixture(), dict[str, float]()
     if photos is not None:
-        refit = lambda part, targets: fit_network(  # noqa: E731 - closes over nine settings
-            part, targets, options, training, runtime, progress=progress, title="held-out classes"
-        )[0]
+
+        def refit(part: Graph, targets: Tensor) -> RowNetwork:
+            title = "held-out classes"
+            return fit_network(
+                part, targets, options, training, runtime, progress=progress, title=title
+            )[0]
+
         mixture, tuned = tune(graph, backbone, photos, options, refit, runtime, progress)
     last = fitted.history[-1] if fitted.history else {}
     if runtime.is_main:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.errors import DataError, UsageError
 from ...core.progress import Progress
+from .baselines import related
 from .classes import Chosen, imagenet, read_classes
 from .closure import Array, Pairs, close, select_nodes
 from .config import GraphOptions
@@ -127,12 +128,11 @@ def embedded_vectors(taxonomy: Taxonomy) -> Tensor:
 
 def describe_gaps(graph: Graph, asked: list[int]) -> list[str]:
     """Say which asked classes are seen already, lack a vector, or share no ancestor with any."""
-    from .baselines import nearest_seen
-
     taxonomy, pairs = graph.taxonomy, graph.pairs
     member = set(graph.seen.tolist())
     empty = (graph.vectors == 0).all(1)
-    lonely = [i for i in asked if not nearest_seen(pairs, graph.seen, i, 1)]
+    near = related(pairs, graph.seen)
+    lonely = [i for i in asked if not near[i]]
     lost = [i for i in lonely if empty[i] and len(pairs.ancestors(i)[0]) == 1]
     if lost:
         raise DataError(

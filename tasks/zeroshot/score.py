@@ -14,7 +14,6 @@ from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from ...core.runtime import start
-from .apply import score
 from .checkpoint import Trained
 from .classes import candidates
 from .closure import Array
@@ -22,7 +21,7 @@ from .config import EvalConfig
 from .data import open_photos, read_features
 from .metrics import KS, hierarchical_precision, hits, ranks
 from .override import open_model
-from .scoring import BASELINES, make_scorer, with_seen
+from .scoring import BASELINES, final_scores, make_scorer, with_seen
 
 Scores = dict[str, dict[str, float]]
 
@@ -55,9 +54,9 @@ def evaluate(
     found = {"unseen": measure(trained, config, nodes, features, truth)}
     if config.generalised:
         everything = np.array(with_seen(nodes.tolist(), trained.graph))
-        for name, rows in (("predicted", "predicted"), ("true", "true")):
+        for rows in ("predicted", "true"):
             options = config.model_copy(update={"seen_rows": rows})
-            found[f"generalised, {name} seen rows"] = measure(
+            found[f"generalised, {rows} seen rows"] = measure(
                 trained, options, everything, features, truth
             )
     return _result(config, trained, nodes, truth, found, failures)
@@ -65,8 +64,7 @@ def evaluate(
 
 def _candidates(config: EvalConfig, trained: Trained, shown: Tensor) -> Array:
     if config.classes == "photos":
-        places = shown.unique().numpy()
-        return places
+        return shown.unique().numpy()
     return np.array(candidates(config.classes, trained.graph.taxonomy).places)
 
 
@@ -82,7 +80,7 @@ def measure(
     places = torch.from_numpy(order[np.searchsorted(nodes, truth.numpy(), sorter=order)])
     found: Scores = {}
     for by in ("ensemble", "graph", *BASELINES):
-        scores = score(scorer, trained, config, by, features)
+        scores = final_scores(scorer, trained, config, by, features)
         name = trained.options.variant if by == "graph" else by
         found[name] = {
             **hits(ranks(scores, places), places),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,7 @@ class Scorer:
     nodes: Array
     predicted: Tensor
     true_seen: bool = False
+    _made: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _places(self) -> Tensor:
@@ -48,13 +49,9 @@ class Scorer:
         """Which candidates (R,) are seen classes."""
         return self._places >= 0
 
-    @cached_property
-    def rows(self) -> dict[str, Tensor]:
-        """The candidates' rows (R, P) by each part that has rows; made when they are wanted."""
-        return {}
-
     def _rows(self, part: str) -> Tensor:
-        if part not in self.rows:
+        """Return the candidates' rows (R, P) by a part that has rows, made once."""
+        if part not in self._made:
             vectors = self.graph.vectors
             if part == "graph":
                 made = self.predicted
@@ -68,8 +65,8 @@ class Scorer:
             if self.true_seen:
                 own = self.targets[self._places.clamp_min(0)]
                 made = torch.where(self.seen[:, None], own, made)
-            self.rows[part] = made
-        return self.rows[part]
+            self._made[part] = made
+        return self._made[part]
 
     def part(self, name: str, features: Tensor) -> Tensor:
         """Return the scores (n, R) of features with a 1 behind (n, P) by one part."""
@@ -115,3 +112,16 @@ def make_scorer(trained: Trained, options: ScoringOptions, nodes: Sequence[int] 
 def with_seen(nodes: Sequence[int], graph: Graph) -> list[int]:
     """Return candidates and behind them the seen classes that are not among them."""
     return list(dict.fromkeys([*nodes, *graph.seen.tolist()]))
+
+
+def final_scores(
+    scorer: Scorer, trained: Trained, options: ScoringOptions, by: str, features: Tensor
+) -> Tensor:
+    """Return scores (n, R) with the mixture of the model and the penalty of the options.
+
+    Without --seen-penalty the ensemble has the one that it was tuned with, single parts none.
+    """
+    penalty = options.seen_penalty
+    if penalty is None:
+        penalty = trained.mixture.penalty if by == "ensemble" else 0.0
+    return scorer.scores(features, by, trained.mixture, penalty)

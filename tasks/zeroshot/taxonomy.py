@@ -85,16 +85,6 @@ class Taxonomy:
             tuple(self.definitions[i] for i in chosen) if self.definitions else (),
         )
 
-    def with_leaf(self, name: str, parents: Sequence[int]) -> Taxonomy:
-        """Return the taxonomy with one class more, behind the others."""
-        edges = [(len(self), parent) for parent in parents]
-        return Taxonomy(
-            (*self.ids, name),
-            (*self.lemmas, (name,)),
-            np.vstack((self.edges, np.asarray(edges, dtype=np.int64).reshape(-1, 2))),
-            (*self.definitions, "") if self.definitions else (),
-        )
-
 
 def fold(name: str) -> str:
     """Return a name as it is looked up: lower case, `_` for blanks and `+`."""

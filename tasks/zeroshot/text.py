@@ -54,10 +54,11 @@ def split_words(text: str) -> list[str]:
     for mark in plain:
         kind = unicodedata.category(mark)
         ascii_symbol = mark.isascii() and mark.isprintable() and not (mark.isalnum() or mark == " ")
+        apart = ascii_symbol or kind.startswith("P") or "\u4e00" <= mark <= "\u9fff"
         if kind == "Mn" or kind.startswith("C"):
             spaced.append(" " if mark in "\t\n\r" else "")
         else:
-            spaced.append(f" {mark} " if ascii_symbol or kind.startswith("P") else mark)
+            spaced.append(f" {mark} " if apart else mark)
     return "".join(spaced).split()
 
 

@@ -30,13 +30,13 @@ from mlkit.tasks.zeroshot.config import (
 )
 from mlkit.tasks.zeroshot.data import Photos, open_photos, read_features
 from mlkit.tasks.zeroshot.ensemble import EQUAL, PARTS
+from mlkit.tasks.zeroshot.finetuning import fit_features
 from mlkit.tasks.zeroshot.fit import fit_network
 from mlkit.tasks.zeroshot.graph import Graph, open_graph
 from mlkit.tasks.zeroshot.metrics import KS, ranks
 from mlkit.tasks.zeroshot.scoring import Scorer
 from mlkit.tasks.zeroshot.taxonomy import open_taxonomy
 from mlkit.tasks.zeroshot.text import TextEncoder, find_encoder
-from mlkit.tasks.zeroshot.tuned import fit_features
 from mlkit.tasks.zeroshot.tuning import choose
 
 from .__main__ import spread
@@ -103,7 +103,7 @@ def five_folds(data: Path, seeds: int) -> dict[str, Any]:
 
 def five_folds_embedded(data: Path, seeds: int) -> dict[str, Any]:
     """The same with the vectors of definitions that come along."""
-    arms = {name: _arm(name, 150) for name in ("mlp", "gpm", "dgpm", "adgpm")}
+    arms = {name: _arm(name, 150) for name in ("gpm", "adgpm")}
     return _five(data, seeds, "embedded", arms, ensemble=True)
 
 

@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 
-from mlkit.tasks.zeroshot.baselines import ancestor_rows, conse_scores, nearest_seen, ridge_rows
+from mlkit.tasks.zeroshot.baselines import (
+    ancestor_rows,
+    conse_scores,
+    nearest_seen,
+    related,
+    ridge_rows,
+)
 
 from .helpers import COUNT, graph, random_dag
 
@@ -67,3 +73,11 @@ def test_nearest_seen_counts_steps_through_common_ancestors() -> None:
     assert [steps for _, steps in found] == sorted(steps for _, steps in found)
     assert nearest_seen(g.pairs, np.array([8]), 5, 4) == []
     assert nearest_seen(g.pairs, np.arange(COUNT), 10, 4) == [(10, 0)]
+
+
+def test_related_are_those_that_have_a_nearest_seen_class() -> None:
+    for seed in range(4):
+        g = graph(seed, random_dag(30, seed), 30)
+        seen = np.arange(0, 30, 11)
+        wanted = [bool(nearest_seen(g.pairs, seen, node, 1)) for node in range(30)]
+        assert related(g.pairs, seen).tolist() == wanted

@@ -34,9 +34,9 @@ from mlkit.tasks.zeroshot.config import (
     ZeroshotTraining,
 )
 from mlkit.tasks.zeroshot.data import open_photos, read_features
+from mlkit.tasks.zeroshot.finetuning import finetune
 from mlkit.tasks.zeroshot.fit import resolve, train
 from mlkit.tasks.zeroshot.scoring import make_scorer, with_seen
-from mlkit.tasks.zeroshot.tuned import finetune
 from mlkit.tasks.zeroshot.tuning import choose
 
 from .helpers import write_workshop

@@ -82,7 +82,9 @@ def reference(state: dict[str, Tensor], numbers: list[int]) -> Tensor:
 
 
 def test_words_and_pieces() -> None:
-    assert split_words("Playing, a CAFÉ\t(dogs)") == ["playing", ",", "a", "cafe", "(", "dogs", ")"]
+    assert split_words("Playing, a CAFÉ\t(dogs) 北京") == [
+        *("playing", ",", "a", "cafe", "(", "dogs", ")", "北", "京"),
+    ]
     numbers = {word: i for i, word in enumerate(WORDS)}
     assert word_pieces("playing", numbers, 1) == [4, 5]
     assert word_pieces("dogs", numbers, 1) == [10, 6]
