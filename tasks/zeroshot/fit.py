@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from ...core.runtime import Runtime, start
 from ...core.training import Fitted, Run, fit
 from .backbone import Backbone, open_backbone
 from .baselines import ancestor_rows, ridge_rows
-from .checkpoint import Mixture, Trained, predict_rows, save_model
+from .checkpoint import Mixture, Trained, save_model
 from .config import NetworkOptions, TrainConfig, ZeroshotTraining
-from .data import open_photos
+from .data import Photos, open_photos
 from .graph import Graph, open_graph
 from .links import plan
 from .losses import Regression
@@ -106,19 +107,12 @@ def train(
     options = NetworkOptions(**config.model_dump(include=set(NetworkOptions.model_fields)))
     settings = run.record("train zeroshot", runtime, config, training)
     content = {"graph": config.graph, "config": config.to_dict(), "training": training.to_dict()}
+    model = partial(Trained, run.best.name, graph, options=options, backbone=backbone)
 
-    def keep(candidate: nn.Module, entry: dict[str, float], mixture: Mixture | None = None) -> None:
+    def keep(candidate: nn.Module, entry: dict[str, float]) -> None:
         assert isinstance(candidate, RowNetwork)
-        made = Trained(
-            run.best.name,
-            graph,
-            candidate,
-            options,
-            backbone,
-            mixture or Mixture(),
-            {**content, "metrics": entry},
-        )
-        save_model(run.best, made)
+        metrics = {**content, "metrics": entry}
+        save_model(run.best, model(network=candidate, mixture=Mixture(), content=metrics))
 
     network, fitted = fit_network(
         graph, backbone.targets, options, training, runtime,
@@ -126,19 +120,13 @@ def train(
     )  # fmt: skip
     mixture, tuned = Mixture(), dict[str, float]()
     if photos is not None:
-
-        def refit(part: Graph, targets: Tensor) -> RowNetwork:
-            title = "held-out classes"
-            return fit_network(
-                part, targets, options, training, runtime, progress=progress, title=title
-            )[0]
-
-        mixture, tuned = tune(graph, backbone, photos, options, refit, runtime, progress)
+        mixture, tuned = _tune(graph, backbone, photos, options, training, runtime, progress)
     last = fitted.history[-1] if fitted.history else {}
+    content["metrics"] = {**last, **tuned}
+    trained = model(network=network, mixture=mixture, content=content)
+    result = _summary(config, trained, fitted, tuned)
     if runtime.is_main:
-        keep(network, {**last, **tuned}, mixture)
-    result = _summary(config, graph, backbone, network, options, fitted, mixture, tuned)
-    if runtime.is_main:
+        save_model(run.best, trained)
         write_report(
             run.folder / "report.html",
             f"mlkit train zeroshot: {config.variant}",
@@ -150,36 +138,42 @@ def train(
     return result
 
 
-def closeness(graph: Graph, rows: Tensor, targets: Tensor) -> float:
-    """Return the mean cosine of unit rows (S, P) with the true ones."""
-    return float((rows * targets).sum(1).mean())
+def _tune(
+    graph: Graph,
+    backbone: Backbone,
+    photos: Photos,
+    options: NetworkOptions,
+    training: TrainOptions,
+    runtime: Runtime,
+    progress: Progress,
+) -> tuple[Mixture, dict[str, float]]:
+    """Choose the mixture with a second network, fitted as the first one to fewer classes."""
+    engine = {"progress": progress, "title": "held-out classes"}
+
+    def refit(part: Graph, targets: Tensor) -> RowNetwork:
+        return fit_network(part, targets, options, training, runtime, **engine)[0]
+
+    return tune(graph, backbone, photos, options, refit, runtime, progress)
 
 
 def _summary(
-    config: TrainConfig,
-    graph: Graph,
-    backbone: Backbone,
-    network: RowNetwork,
-    options: NetworkOptions,
-    fitted: Fitted,
-    mixture: Mixture,
-    tuned: dict[str, float],
+    config: TrainConfig, trained: Trained, fitted: Fitted, tuned: dict[str, float]
 ) -> Result:
     folder = config.resume or config.out
-    targets, seen = backbone.targets, torch.from_numpy(graph.seen)
+    graph, targets, mixture = trained.graph, trained.targets, trained.mixture
+    vectors = graph.vectors[torch.from_numpy(graph.seen)]
+    above = ancestor_rows(graph.pairs, graph.seen, targets, _parents(graph))
     rows = {
-        config.variant: predict_rows(network, graph, options, graph.seen),
-        "ridge": ridge_rows(graph.vectors[seen], targets, graph.vectors[seen]),
-        "mean below the closest parent": ancestor_rows(
-            graph.pairs, graph.seen, targets, _parents(graph)
-        ),
+        config.variant: trained.predict(graph.seen),
+        "ridge": ridge_rows(vectors, targets, vectors),
+        "mean below the parent": above,
     }
-    cosines = {name: closeness(graph, found, targets) for name, found in rows.items()}
+    cosines = {name: float((found * targets).sum(1).mean()) for name, found in rows.items()}
     metrics: dict[str, Any] = {
         "steps": fitted.steps,
         "loss": 1 - cosines[config.variant],
         "nodes": len(graph.taxonomy),
-        "attention": network.shares(),
+        "attention": trained.network.shares(),
         "mixture": vars(mixture),
         **tuned,
     }

@@ -199,6 +199,21 @@ def test_the_mixture_is_chosen_without_the_held_out_rows(workshop: Path) -> None
         )  # fmt: skip
 
 
+def test_training_with_photos_keeps_the_tuned_mixture(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlkit.tasks.zeroshot.tuning.SHARE", 0.5)
+    monkeypatch.setattr("mlkit.tasks.zeroshot.tuning.LEAST", 6)
+    result = train(config(workshop, images=workshop / "photos"), STEPS, RUN)
+    assert "chosen on held-out classes" in result.notes[0]
+    trained = open_trained(workshop / "run" / "best.safetensors", "net:build")
+    assert trained.mixture.tuned
+    assert vars(trained.mixture) == result.metrics["mixture"]
+    assert trained.content["metrics"]["held_out_hit@5"] == 1
+    plain = train(config(workshop, "plain"), STEPS, RUN)
+    assert plain.metrics["loss"] == result.metrics["loss"]  # the photos change no row
+
+
 def test_fine_tuning_lowers_the_loss_and_leaves_the_rows(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
