@@ -104,7 +104,7 @@ def _walk(child_of: dict[int, int]) -> list[int]:
 def select_nodes(
     count: int, edges: Array, wanted: Sequence[int], stops: Sequence[int] = ()
 ) -> list[int]:
-    """Return `wanted`, then what lies above, breadth first, then the rest of `stops`.
+    """Return `wanted`, then what lies above them, breadth first.
 
     The search does not go above a node of `stops` (ImageNet's structure in the official graph).
     """
@@ -119,4 +119,4 @@ def select_nodes(
                 if parent not in found:
                     found[parent] = None
                     queue.append(parent)
-    return list(dict.fromkeys([*found, *stops]))
+    return queue

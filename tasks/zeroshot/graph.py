@@ -84,13 +84,17 @@ def _choose(options: GraphOptions, whole: Taxonomy, wanted: list[int]) -> list[i
     """Return the nodes of the graph, those `wanted` first."""
     if options.nodes == "full" or (options.nodes == "official" and options.graph != WORDNET):
         return list(dict.fromkeys([*wanted, *range(len(whole))]))
-    if options.nodes == "induced":
+    if options.graph != WORDNET:
         return select_nodes(len(whole), whole.edges, wanted)
-    official = imagenet()
-    index = whole.index
-    tests = [index[wnid] for wnid in official["all"]]
-    stops = [index[wnid] for wnid in official["structure_nodes"]]
-    return select_nodes(len(whole), whole.edges, [*wanted, *tests], stops)
+    places = {name: [whole.index[wnid] for wnid in part] for name, part in imagenet().items()}
+    stops = places["structure_nodes"]
+    above = select_nodes(len(whole), whole.edges, [*wanted, *places["all"]], stops)
+    official = list(dict.fromkeys([*above, *stops]))
+    if options.nodes == "official":
+        return official
+    inside = np.zeros(len(whole), dtype=bool)
+    inside[official] = True
+    return select_nodes(len(whole), whole.edges[inside[whole.edges].all(1)], wanted)
 
 
 def open_vectors(options: GraphOptions, taxonomy: Taxonomy, progress: Progress) -> Tensor:

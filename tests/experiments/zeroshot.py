@@ -403,7 +403,8 @@ def _official(wordnet: Any) -> list[str]:
     rest = select_nodes(
         len(wordnet), wordnet.edges, places["train_1k"] + places["all"], places["structure_nodes"]
     )
-    return [wordnet.ids[i] for i in dict.fromkeys([*above, *rest])]
+    nodes = dict.fromkeys([*above, *rest, *places["structure_nodes"]])
+    return [wordnet.ids[i] for i in nodes]
 
 
 def embedded(data: Path, seeds: int) -> dict[str, Any]:
