@@ -86,7 +86,13 @@ def plan(variant: str, pairs: Pairs, edges: Array, rows: Array, groups: int, lay
         last = layer == layers - 1
         row, column, group = _entries(variant, pairs, edges, groups, wanted, last)
         nodes, places = np.unique(column, return_inverse=True)
-        found.append(_links(variant, row, places, group, len(wanted), edges, pairs.count, column))
+        if variant == "gcnz":
+            values = _symmetric(wanted[row], column, edges, pairs.count)
+        else:
+            values = _means(row, group, len(wanted))
+        starts = np.searchsorted(row, np.arange(len(wanted)))
+        parts = (torch.from_numpy(part) for part in (places, starts, group))
+        found.append(Links(*parts, torch.from_numpy(values).float()))
         wanted = nodes
     return Plan(torch.from_numpy(wanted), tuple(found[::-1]))
 
@@ -113,29 +119,14 @@ def _entries(
     return row[order], target[order], group[order]
 
 
-def _links(
-    variant: str,
-    row: Array,
-    places: Array,
-    group: Array,
-    rows: int,
-    edges: Array,
-    count: int,
-    column: Array,
-) -> Links:
-    if variant == "gcnz":  # D^-1/2 (A + I) D^-1/2
-        degree = np.bincount(edges.ravel(), minlength=count) + 1.0
-        first = np.concatenate(([0], np.flatnonzero(np.diff(row)) + 1))
-        own = np.repeat(np.add.reduceat(np.ones(len(row)), first), np.bincount(row))
-        values = 1 / np.sqrt(own * degree[column])
-    else:
-        width = int(group.max(initial=0)) + 1
-        sizes = np.bincount(row * width + group, minlength=rows * width)
-        values = 1 / sizes[row * width + group]
-    starts = np.searchsorted(row, np.arange(rows))
-    return Links(
-        torch.from_numpy(places),
-        torch.from_numpy(starts),
-        torch.from_numpy(group),
-        torch.from_numpy(values).float(),
-    )
+def _means(row: Array, group: Array, rows: int) -> Array:
+    """Return D^-1 A of every group: 1 / the number of entries that share row and group."""
+    width = int(group.max(initial=0)) + 1
+    sizes = np.bincount(row * width + group, minlength=rows * width)
+    return 1 / sizes[row * width + group]
+
+
+def _symmetric(source: Array, target: Array, edges: Array, count: int) -> Array:
+    """Return D^-1/2 (A + I) D^-1/2 of the entries (source, target), as GCNZ has it."""
+    degree = np.bincount(edges.ravel(), minlength=count) + 1.0
+    return 1 / np.sqrt(degree[source] * degree[target])
