@@ -91,8 +91,14 @@ def plan(variant: str, pairs: Pairs, edges: Array, rows: Array, groups: int, lay
         else:
             values = _means(row, group, len(wanted))
         starts = np.searchsorted(row, np.arange(len(wanted)))
-        parts = (torch.from_numpy(part) for part in (places, starts, group))
-        found.append(Links(*parts, torch.from_numpy(values).float()))
+        found.append(
+            Links(
+                torch.from_numpy(places),
+                torch.from_numpy(starts),
+                torch.from_numpy(group),
+                torch.from_numpy(values).float(),
+            )
+        )
         wanted = nodes
     return Plan(torch.from_numpy(wanted), tuple(found[::-1]))
 
