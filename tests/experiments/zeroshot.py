@@ -361,7 +361,7 @@ def finetuning(data: Path, seeds: int) -> dict[str, Any]:
         model = open_trained()
         before = _features(unseen, model.backbone, runtime) @ rows.T
         fixed = model.predict(model.graph.seen)
-        training = FinetuneTraining(epochs=3, batch_size=50)
+        training = FinetuneTraining(epochs=3, batch_size=50, limit=200)
         tuned, fitted = fit_features(model, photos, training, "features.15", runtime)
         after = _features(unseen, tuned, runtime) @ rows.T
         assert torch.equal(fixed, replace(model, backbone=tuned).predict(model.graph.seen))
