@@ -23,6 +23,7 @@ COMMANDS = (
     Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
+    Row("zeroshot", "zeroshot:zeroshot", "Recognise classes never seen in training.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -46,6 +47,13 @@ TRAIN = (
     Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
+    Row("zeroshot", "zeroshot:train_zeroshot", "Fit rows for unseen classes.", METHODS),
+    Row(
+        "zeroshot-finetune",
+        "zeroshot:train_zeroshot_finetune",
+        "Fit features to predicted rows.",
+        METHODS,
+    ),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
@@ -59,6 +67,7 @@ EVAL = (
     Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
+    Row("zeroshot", "zeroshot:eval_zeroshot", "hit@k on unseen classes.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
@@ -67,6 +76,7 @@ CHECK = (
     Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
+    Row("zeroshot", "zeroshot:check_zeroshot", "Are these classes usable?", METHODS),
 )
 DATA = (
     Row(
@@ -82,6 +92,7 @@ DATA = (
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
     Row("pseudo-labels", "transcribe:data_pseudo_labels", "Label audio, with doubt.", METHODS),
     Row("spoken-strings", "transcribe:data_spoken_strings", "Join recorded words.", METHODS),
+    Row("zeroshot-rows", "zeroshot:data_zeroshot_rows", "Predicted rows as a file.", METHODS),
 )
 # Commands with a second word: name, rows, what the group does, panel in the root's help.
 GROUPS = (

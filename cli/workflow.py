@@ -45,7 +45,7 @@ def list_(session: Session, config: ListConfig) -> None:
     `mlkit list --models --json`
     """
     if config.models:
-        names = import_module("mlkit.tasks.prune.zoo").available()
+        names = import_module("mlkit.core.zoo").available()
         table = Table("Models", ("name",), [(name,) for name in names])
         session.finish(Result(metrics={"models": names}, tables=(table,)))
         return

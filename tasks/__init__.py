@@ -73,4 +73,12 @@ METHODS = (
         "text, JSON, SRT, VTT, CTM",
         True,
     ),
+    Method(
+        "zeroshot",
+        "zeroshot",
+        "Recognise classes never seen in training, through a graph of classes (ADGPM).",
+        "photos and a list of classes; a classifier, a taxonomy, word vectors to train",
+        "ranked classes (.csv, .jsonl), classifier rows (.pred, .safetensors)",
+        True,
+    ),
 )

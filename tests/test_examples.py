@@ -21,6 +21,7 @@ SCRIPTS = {
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],
         "heard: seven",
     ),
+    "zeroshot": (["--hidden=32", "--epochs=4"], "cat.jpg shows: "),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ...core import checkpoint
 from ...core.checkpoint import Metadata
 from ...core.errors import CheckpointError
+from ...core.zoo import Recipe
 from .surgery import Slice, Slices, apply_slices
-from .zoo import Recipe
 
 METHOD = "prune"
 

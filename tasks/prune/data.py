@@ -13,17 +13,11 @@ from PIL import Image as pillow
 from torch import Tensor
 
 from ...core.errors import DataError
-from ...core.media import batched, centre_square, find_images, read_idx, read_image, scan_classes
+from ...core.inputs import InputSpec, fit_picture, read_input
+from ...core.media import batched, find_images, read_idx, read_image, scan_classes
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from .config import CheckConfig
-from .zoo import InputSpec
-
-_FILTERS = {
-    "bilinear": pillow.Resampling.BILINEAR,
-    "bicubic": pillow.Resampling.BICUBIC,
-    "nearest": pillow.Resampling.NEAREST,
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ def to_inputs(images: Sequence[Path] | Tensor, spec: InputSpec) -> Tensor:
     """Return normalised inputs (N, C, size, size) as the model wants them."""
     if isinstance(images, Tensor):
         return spec.normalise(_fit_levels(images, spec).float() / 255)
-    return spec.normalise(torch.stack([_read(path, spec) for path in images]))
+    return spec.normalise(torch.stack([read_input(path, spec) for path in images]))
 
 
 def _fit_levels(images: Tensor, spec: InputSpec) -> Tensor:
@@ -65,23 +59,7 @@ def _fit_levels(images: Tensor, spec: InputSpec) -> Tensor:
         pillow.fromarray(array[..., 0] if mode == "L" else array)
         for array, mode in zip(arrays, modes, strict=True)
     ]
-    return torch.stack([(_fit(picture, spec) * 255).round().byte() for picture in pictures])
-
-
-def _read(path: Path, spec: InputSpec) -> Tensor:
-    return _fit(read_image(path, "L" if spec.channels == 1 else "RGB"), spec)
-
-
-def _fit(picture: pillow.Image, spec: InputSpec) -> Tensor:
-    """Scale and crop one picture to (C, size, size) in [0, 1]."""
-    picture = picture.convert("L" if spec.channels == 1 else "RGB")
-    method = _FILTERS[spec.interpolation]
-    if spec.squash:
-        picture = picture.resize((spec.size, spec.size), method)
-    else:
-        picture = centre_square(picture, spec.size, spec.resize, method)
-    levels = torch.from_numpy(np.array(picture))
-    return levels.reshape(spec.size, spec.size, spec.channels).permute(2, 0, 1) / 255
+    return torch.stack([(fit_picture(picture, spec) * 255).round().byte() for picture in pictures])
 
 
 def open_labelled(folder: Path, labels: Path | None = None, split: str = "test") -> Labelled:
@@ -162,7 +140,7 @@ def read_unlabelled(folder: Path, spec: InputSpec, limit: int, progress: Progres
             if len(inputs) == limit:
                 break
             try:
-                inputs.append(_read(paths[place], spec))
+                inputs.append(read_input(paths[place], spec))
             except DataError as error:
                 broken.append(error.message)
             task.advance()

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from ...core.augment import mirrored, shifted
 from ...core.checkpoint import read_metadata
 from ...core.errors import DataError
+from ...core.inputs import InputSpec
 from ...core.options import RunOptions, TrainOptions
 from ...core.progress import Progress, Silent
 from ...core.report import write_report
 from ...core.results import Result, Table
 from ...core.runtime import start, stream
 from ...core.training import Objective, Run, fit
-from . import zoo
+from ...core.zoo import Recipe, check_name, input_spec
 from .checkpoint import load, save_model, slices_from_dict
 from .config import TrainConfig
 from .data import Labelled, open_labelled, to_inputs
 from .score import accuracy
 from .surgery import Slices
-from .zoo import InputSpec, Recipe
 
 
 class _Classification(Objective):
@@ -154,8 +154,8 @@ def _open(config: TrainConfig, data: Labelled) -> tuple[nn.Module, Recipe, Slice
     if config.weights is not None:
         model, recipe = load(config.weights, with_recipe=True)
         return model, recipe, slices_from_dict(read_metadata(config.weights).content["slices"])
-    zoo.check_name(config.model)
-    spec = zoo.input_spec(config.model)
+    check_name(config.model)
+    spec = input_spec(config.model)
     if config.image_size is not None:
         spec = dataclasses.replace(spec, size=config.image_size, resize=config.image_size)
     recipe = Recipe(config.model, len(data.classes), spec)

@@ -11,7 +11,7 @@ from ...core.export import export_network
 from ...core.options import RunOptions
 from ...core.progress import Progress
 from ...core.results import Result
-from . import zoo
+from ...core.zoo import import_factory
 from .apply import PruneResult, prune
 from .backbone import locate
 from .checkpoint import load
@@ -29,7 +29,7 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
 def export(file: Path, out: Path, overwrite: bool, factory: str | None) -> Result:
     """Export a classifier that was pruned or trained here. Raises `UsageError` for detectors."""
     model, recipe = load(
-        file, factory=zoo.import_factory(factory) if factory else None, with_recipe=True
+        file, factory=import_factory(factory) if factory else None, with_recipe=True
     )
     if locate(model)[1]:
         raise UsageError(

@@ -12,13 +12,13 @@ from ...core.checkpoint import is_checkpoint, read_metadata
 from ...core.errors import CheckpointError, UsageError
 from ...core.progress import Progress
 from ...core.runtime import Runtime
+from ...core.zoo import Recipe, import_factory
 from . import zoo
 from .backbone import Backbone
 from .checkpoint import load, slices_from_dict
 from .config import PruneConfig
 from .data import Labelled, embedded_test_images, open_labelled
 from .surgery import Slice
-from .zoo import Recipe
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def open_job(config: PruneConfig, runtime: Runtime, progress: Progress) -> Job:
     earlier: dict[str, Slice] = {}
     weights = Path(config.weights) if config.weights else None
     if weights is not None and weights.is_file() and is_checkpoint(weights):
-        factory = zoo.import_factory(config.factory) if config.factory else None
+        factory = import_factory(config.factory) if config.factory else None
         model, recipe = load(weights, factory=factory, with_recipe=True)
         if config.model not in (None, recipe.name):
             raise CheckpointError(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...core.inputs import InputSpec
 from ...core.media import contact_sheet, write_image
 from ...core.report import new_figure, write_figure, write_report
 from ...core.results import Result
 from .config import PruneConfig
 from .plan import Cut
-from .zoo import InputSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

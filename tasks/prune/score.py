@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from ...core.accounting import count_parameters
 from ...core.errors import DataError, MissingExtraError, UsageError
+from ...core.inputs import InputSpec
 from ...core.media import read_image
 from ...core.metrics import Proportion, correct_in_top_k
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table, human_count
 from ...core.runtime import Runtime, start
-from . import zoo
+from ...core.zoo import import_factory
 from .checkpoint import load
 from .config import EvalConfig
 from .data import Labelled, embedded_test_images, open_labelled
-from .zoo import InputSpec
 
 
 def accuracy(
@@ -58,7 +58,7 @@ def evaluate(
     """
     progress = progress or Silent()
     runtime = start(run_options or RunOptions())
-    factory = zoo.import_factory(config.factory) if config.factory else None
+    factory = import_factory(config.factory) if config.factory else None
     task = config.task or ("detection" if config.annotations else "classification")
     if task != "classification" and (config.annotations is None or config.data is None):
         raise UsageError(f"--task {task} needs DATA and --annotations FILE.json")

@@ -22,10 +22,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from ...core import checkpoint
 from ...core.checkpoint import Metadata
 from ...core.errors import CheckpointError, DataError, DivergedError
+from ...core.inputs import InputSpec
 from ...core.progress import Progress, Task
 from ...core.runtime import Runtime, memory_errors, stream
 from .config import PruneConfig, SynthesisOptions
-from .zoo import InputSpec
 
 BatchNorm = (nn.BatchNorm2d, FrozenBatchNorm2d)
 SMALL = 64  # images up to this side use the paper's CIFAR settings, larger ones its COCO settings

@@ -43,6 +43,13 @@ EXPERIMENTS = {
     "forecast-inductive": "forecast:inductive",
     "recommend-table": "recommend:table",
     "recommend-remedies": "recommend:remedies",
+    "zeroshot-folds": "zeroshot:five_folds",
+    "zeroshot-folds-embedded": "zeroshot:five_folds_embedded",
+    "zeroshot-folds-long": "zeroshot:five_folds_long",
+    "zeroshot-unseen": "zeroshot:unseen_photos",
+    "zeroshot-finetuning": "zeroshot:finetuning",
+    "zeroshot-vectors": "zeroshot:vectors",
+    "zeroshot-embedded": "zeroshot:embedded",
 }
 
 

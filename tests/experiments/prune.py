@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
+from mlkit.core.inputs import InputSpec
 from mlkit.core.media import find_images
 from mlkit.core.metrics import Proportion
 from mlkit.core.options import RunOptions, TrainOptions
@@ -31,7 +32,7 @@ from mlkit.tasks.prune.repair import compensate, finetune, reestimate_norms
 from mlkit.tasks.prune.score import accuracy
 from mlkit.tasks.prune.surgery import apply_slices
 from mlkit.tasks.prune.synthesis import make_settings, synthesise
-from mlkit.tasks.prune.zoo import InputSpec, open_model
+from mlkit.tasks.prune.zoo import open_model
 
 from .__main__ import spread
 

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 import mlkit
 from mlkit.core.errors import CheckpointError
+from mlkit.core.inputs import InputSpec
+from mlkit.core.zoo import Recipe
 from mlkit.tasks.prune.checkpoint import load, save_model
-from mlkit.tasks.prune.zoo import InputSpec, Recipe
 
 from ...experiments.networks import cifar_resnet20
 from .helpers import build, plan_for, pruned_copy, randomise

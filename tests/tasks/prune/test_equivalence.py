@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlkit.tasks.prune.networks import EfficientNetLite
+from mlkit.core.networks import EfficientNetLite
 
 from ...experiments import networks
 from .helpers import build, outputs, plan_for, pruned_copy, randomise, zeroed_copy

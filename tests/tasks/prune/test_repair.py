@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.core.progress import Silent
 from mlkit.core.runtime import start
+from mlkit.core.zoo import input_spec
 from mlkit.tasks.prune.backbone import choose_taps, find_backbone, tapped
 from mlkit.tasks.prune.config import PlanOptions
 from mlkit.tasks.prune.data import embedded_test_images, to_inputs
@@ -22,7 +23,7 @@ from mlkit.tasks.prune.repair import (
     finetune,
     reestimate_norms,
 )
-from mlkit.tasks.prune.zoo import EMBEDDED, input_spec, open_model
+from mlkit.tasks.prune.zoo import EMBEDDED, open_model
 
 from ...experiments.networks import cifar_resnet20
 from .helpers import build, plan_for, pruned_copy, randomise

@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mlkit.core.errors import DataError, UsageError
+from mlkit.core.inputs import InputSpec
 from mlkit.core.options import RunOptions
 from mlkit.core.runtime import start
 from mlkit.tasks.prune import EvalConfig, evaluate
 from mlkit.tasks.prune.data import Labelled, embedded_test_images, open_labelled, to_inputs
 from mlkit.tasks.prune.score import accuracy, average_precision
-from mlkit.tasks.prune.zoo import EMBEDDED, InputSpec, open_model
+from mlkit.tasks.prune.zoo import EMBEDDED, open_model
 
 WEIGHTS = Path(__file__).parents[3] / "tasks" / "prune" / "weights" / f"{EMBEDDED}.safetensors"
 

@@ -13,13 +13,14 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from mlkit.core.errors import CheckpointError, DataError, DivergedError
+from mlkit.core.inputs import InputSpec
+from mlkit.core.networks import SmallResNet
 from mlkit.core.options import RunOptions
 from mlkit.core.progress import Silent
 from mlkit.core.runtime import start
 from mlkit.tasks.prune import synthesis
 from mlkit.tasks.prune.config import PruneConfig
-from mlkit.tasks.prune.networks import SmallResNet
-from mlkit.tasks.prune.zoo import EMBEDDED, InputSpec, open_model
+from mlkit.tasks.prune.zoo import EMBEDDED, open_model
 
 from .helpers import randomise
 

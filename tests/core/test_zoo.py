@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torchvision.ops import FrozenBatchNorm2d
 
+from mlkit.core import zoo
 from mlkit.core.errors import CheckpointError, UsageError
-from mlkit.tasks.prune import zoo
+from mlkit.tasks.prune.zoo import open_model as open_prune
 
-from .helpers import build
+from ..tasks.prune.helpers import build
 
 
 def test_unknown_names_get_close_ones() -> None:
@@ -24,7 +25,7 @@ def test_unknown_names_get_close_ones() -> None:
 
 
 def test_every_name_has_a_recipe_that_is_plain_data() -> None:
-    for name in ("resnet50", "inception_v3", "vit_b_16", "ssd300_vgg16", zoo.EMBEDDED):
+    for name in ("resnet50", "inception_v3", "vit_b_16", "ssd300_vgg16", zoo.FASHION):
         recipe = zoo.Recipe(name, None, zoo.input_spec(name))
         assert zoo.Recipe.from_dict(recipe.to_dict()) == recipe
     assert zoo.input_spec("inception_v3").size == 299
@@ -100,7 +101,7 @@ def test_detector_files_without_batch_counts_get_frozen_norms(tmp_path: Path) ->
 
 
 def test_the_embedded_network_opens() -> None:
-    model, recipe = zoo.open_model(zoo.EMBEDDED, None, None, None, False)
+    model, recipe = open_prune(zoo.FASHION, None, None, None, False)
     assert recipe.input.channels == 1
     assert sum(p.numel() for p in model.parameters()) == 174_970
 
