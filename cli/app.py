@@ -23,6 +23,7 @@ COMMANDS = (
     Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
+    Row("upscale", "upscale:upscale", "Enlarge pictures, fitted to each of them.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -46,6 +47,7 @@ TRAIN = (
     Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
+    Row("upscale", "upscale:train_upscale", "Meta-train the start of the adaptation.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
@@ -59,6 +61,7 @@ EVAL = (
     Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
+    Row("upscale", "upscale:eval_upscale", "PSNR and SSIM, beside four baselines.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
@@ -67,6 +70,7 @@ CHECK = (
     Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
+    Row("upscale", "upscale:check_upscale", "Are these images usable to train on?", METHODS),
 )
 DATA = (
     Row(

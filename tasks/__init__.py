@@ -73,4 +73,12 @@ METHODS = (
         "text, JSON, SRT, VTT, CTM",
         True,
     ),
+    Method(
+        "upscale",
+        "upscale",
+        "Enlarge pictures with a network that is fitted to each of them in a few steps (MZSR).",
+        "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
+        "images",
+        True,
+    ),
 )
