@@ -23,9 +23,7 @@ class Resize(Operator):
     super-resolution is scored with. `shift` moves what is seen by so many pixels of the input.
     """
 
-    def __init__(
-        self, image_shape: Sequence[int], size: Sequence[int], shift: float = 0.0
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], size: Sequence[int], shift: float = 0.0) -> None:
         super().__init__(image_shape, (1, *size))
         for axis, name in enumerate(("rows", "columns")):
             places, weights = _taps(int(image_shape[axis]), int(size[axis]), shift)

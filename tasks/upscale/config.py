@@ -50,11 +50,6 @@ class AdaptOptions(Config):
         Flag("--tile", panel=TUNING),
         Field(ge=32, description="Side of the pieces that a large result is made of, in pixels."),
     ] = 512
-    zssr_steps: Annotated[
-        int,
-        Flag("--zssr-steps", panel=TUNING),
-        Field(gt=0, le=100_000, description="Longest training of --method zssr, in steps."),
-    ] = 3000
 
 
 class UpscaleConfig(AdaptOptions):
@@ -110,6 +105,11 @@ class UpscaleConfig(AdaptOptions):
         Flag("--ensemble"),
         Field(description="Mean over eight turns (--sampling bicubic, symmetric kernel only)."),
     ] = False
+    zssr_steps: Annotated[
+        int,
+        Flag("--zssr-steps", panel=TUNING),
+        Field(gt=0, le=100_000, description="Longest training of --method zssr, in steps."),
+    ] = 3000
     plot: Annotated[
         Path | None,
         Flag("--plot", panel=OUTPUT, metavar="FILE.png"),
@@ -156,6 +156,11 @@ class EvalConfig(AdaptOptions):
         Flag("--method"),
         Field(min_length=1, description="What to score (repeat); default: all."),
     ] = ("bicubic", "ibp", "pretrained", "joint", "zssr", "mzsr")
+    zssr_steps: Annotated[
+        int,
+        Flag("--zssr-steps", panel=TUNING),
+        Field(ge=0, le=100_000, description="Score ZSSR with so many steps, too; 0: do not."),
+    ] = 0
     limit: Annotated[
         int, Flag("--limit"), Field(ge=0, description="Use only the first N images; 0: all.")
     ] = 0

@@ -1,4 +1,4 @@
-"""Training: pre-training on bicubic pairs, then meta-learning over blurs; or one network for all."""
+"""Training: pre-training on bicubic pairs, then meta-learning; or one network for all blurs."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def _open(config: TrainConfig, seed: int) -> Start:
     network = Network(config.width, config.depth, config.inner_steps, config.alpha, seed)
     if config.weights is not None:
         given = load_start(config.weights).network
-        settings = {**given.settings, "steps": config.inner_steps, "rate": config.alpha}
-        network = Network(**settings)
+        width, depth = given.settings["width"], given.settings["depth"]
+        network = Network(width, depth, config.inner_steps, config.alpha)
         network.load_state_dict({**network.state_dict(), **given.weights()})
     return Start(
         network, tuple(config.scales), _samplings(config), config.aligned, config.objective

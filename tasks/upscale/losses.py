@@ -16,7 +16,7 @@ from .model import Network, Weights, apply
 StepWeights = Literal["equal", "annealed", "last"]
 ANNEALED = 10_000 / 3  # iterations in which a weight would fall from 1 / K to 0
 SMALLEST = 0.03  # of 1 / K: what it falls to
-RATE_FACTOR = 100.0  # the learned step sizes move this much faster than the weights
+RATE_FACTOR = 30.0  # the learned step sizes move this much faster than the weights
 
 
 class Task(NamedTuple):

@@ -23,6 +23,8 @@ _FOOTER, _MAGIC = 48, 0xDB4775248B80FB57
 _FLOAT32 = 1
 MAX_BYTES = 2**28
 
+Field = int | bytes | list[bytes]
+
 
 def read_published(path: Path) -> dict[str, Tensor]:
     """Return conv1.weight (out, in, 3, 3), conv1.bias, ... of a foreign file.
@@ -77,20 +79,29 @@ def _bundle(path: Path) -> Iterator[tuple[str, Tensor]]:
         for key, value in _table(table):
             entry = _message(value)
             if key and entry.get(1) == _FLOAT32:
-                begin, size = int(entry.get(4, 0)), int(entry.get(5, 0))
+                begin, size = _number(entry, 4), _number(entry, 5)
                 raw = np.frombuffer(numbers, "<f4", size // 4, begin)
                 yield key.decode(), torch.from_numpy(raw.copy()).reshape(_shape(entry))
     except (IndexError, ValueError, struct.error, UnicodeDecodeError, TypeError) as error:
         raise CheckpointError(f"{path} is no TensorFlow checkpoint, or damaged") from error
 
 
-def _shape(entry: Mapping[int, int | bytes | list[bytes]]) -> list[int]:
+def _shape(entry: Mapping[int, Field]) -> list[int]:
     """Return the sizes in an entry: field 2 holds dimensions (field 2), each with a size (1)."""
     shape = entry.get(2, b"")
-    assert isinstance(shape, bytes)
+    if not isinstance(shape, bytes):
+        raise ValueError("a damaged shape")
     dimensions = _message(shape).get(2, [])
     parts = dimensions if isinstance(dimensions, list) else [dimensions]
-    return [int(_message(part).get(1, 0)) for part in parts if isinstance(part, bytes)]
+    return [_number(_message(part), 1) for part in parts if isinstance(part, bytes)]
+
+
+def _number(fields: Mapping[int, Field], field: int) -> int:
+    """Return a whole number; protocol buffers leave out zeros."""
+    value = fields.get(field, 0)
+    if not isinstance(value, int):
+        raise ValueError(f"field {field} is no number")
+    return value
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -135,9 +146,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _message(data: bytes) -> dict[int, int | bytes | list[bytes]]:
+def _message(data: bytes) -> dict[int, Field]:
     """Return the fields of a protocol-buffer message: numbers, bytes, or lists of repeated ones."""
-    fields: dict[int, int | bytes | list[bytes]] = {}
+    fields: dict[int, Field] = {}
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
