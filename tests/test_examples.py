@@ -22,6 +22,7 @@ SCRIPTS = {
         "heard: seven",
     ),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
+    "upscale": (["--steps=2"], "error in grey levels below bicubic: True"),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }
 

@@ -68,13 +68,14 @@ def upscale(
 
     def work(job: Job) -> None:
         small = _read(job.source)
-        large, record = tool.picture(small, str(job.source))
+        name = "standard input" if job.source == STREAM else str(job.source)
+        large, record = tool.picture(small, name)
         if job.target == STREAM:
             streams.append(encode_picture(large, _lossless(small.suffix)))
         else:
             write_picture(job.target, large)
         if config.plot is not None and not records:
-            write_figure(config.plot, tool.plot(small, str(job.source)))
+            write_figure(config.plot, tool.plot(small, name))
         records[str(job.source)] = record
         if len(jobs) == 1:
             pictures[str(job.source)] = large

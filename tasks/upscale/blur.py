@@ -24,7 +24,7 @@ BLOCK = 32  # side of the windows whose spectra are averaged; also the smallest 
 RADII = torch.linspace(0.06, 0.5, 9)  # edges of the bands, cycles per pixel
 DIRECTIONS = 4
 SMALLEST = 0.2  # variance in pixels of the large image
-SAMPLES, RIDGE = 400, 1e-2
+RIDGE = 1e-2
 CROP = 192  # pixels of a training picture that are looked at
 
 
@@ -65,19 +65,20 @@ def fit_estimator(
     sampling: Sampling,
     seed: int = 0,
     progress: Progress | None = None,
+    samples: int = 400,
 ) -> Tensor:
     """Return coefficients (features, 3) from features to (xx, xy, yy) of the blur.
 
-    `pictures` are bytes (3, H, W), sharp. Variances are drawn from [0.2, 2.5 scale], wider than
-    in training the network.
+    `pictures` are bytes (3, H, W), sharp; `samples` blurs are tried on them, their variances drawn
+    from [0.2, 2.5 scale], wider than in training the network.
     """
     generator = stream(seed, 12, scale, sampling == "direct")
     rows, targets = [], []
     large = [p for p in pictures if min(p.shape[1:]) >= scale * BLOCK]
     if not large:
         return torch.zeros(0, 3)
-    with (progress or Silent()).task(f"estimator of blurs, x{scale} {sampling}", SAMPLES) as task:
-        for i in range(SAMPLES):
+    with (progress or Silent()).task(f"estimator of blurs, x{scale} {sampling}", samples) as task:
+        for i in range(samples):
             sharp = _random_crop(large[i % len(large)], generator).mean(0, keepdim=True)[None] / 255
             kernel = _random_blur(scale, generator)
             small = Degradation(kernel.float(), scale, sampling)(crop_to_multiple(sharp, scale))

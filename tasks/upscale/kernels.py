@@ -21,10 +21,10 @@ def gaussian(first: float, second: float, theta: float, size: int | None = None)
 
     `first` and `second` are the VARIANCES along its axes, in pixels of the large image squared;
     `theta` (radians) turns the first axis from the columns' direction towards the rows'. Without
-    a `size`, the smallest odd one that reaches four standard deviations, 15 at least.
+    a `size`, the smallest odd one that reaches three standard deviations, 15 at least.
     """
     if size is None:
-        size = max(TRAINED_SIZE, 2 * math.ceil(4 * math.sqrt(max(first, second))) + 1)
+        size = max(TRAINED_SIZE, 2 * math.ceil(3 * math.sqrt(max(first, second))) + 1)
     cos, sin = math.cos(theta), math.sin(theta)
     turn = np.array([[cos, -sin], [sin, cos]])
     inverse = turn @ np.diag([1 / first, 1 / second]) @ turn.T
