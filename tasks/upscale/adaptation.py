@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .degradation import Degradation, Sampling, crop_to_multiple, enlarge
+from .backprojection import network_input
+from .degradation import Degradation, crop_to_multiple
 from .model import Network, Weights, apply
 
 CROP, CROPS = 128, 16  # of a large image: so many pieces of so many pixels
@@ -87,22 +88,23 @@ def son_pair(
     degradation: Degradation,
     *,
     aligned: bool = True,
+    rounds: int = 0,
     noise: float = 0.0,
     margin: int = 8,
     generator: torch.Generator | None = None,
 ) -> Pair:
     """Return the pair (image reduced once more and enlarged again, image).
 
-    `image` (1, 3, H, W); white Gaussian `noise` (standard deviation in [0, 1]) is added to the
-    reduced one. Of a large image only its most detailed pieces are used.
+    `image` (1, 3, H, W); `aligned` and `rounds` as in `network_input`. White Gaussian `noise`
+    (standard deviation in [0, 1]) is added to the reduced one. Of a large image only its most
+    detailed pieces are used.
     """
     target = crop_to_multiple(image, degradation.scale)
     son = degradation(target)
     if noise:
         draw = torch.randn(son.shape, generator=generator).to(son)
         son = son + noise * draw
-    sampling: Sampling = degradation.sampling if aligned else "bicubic"
-    inputs = enlarge(son.clamp(0, 1), degradation.scale, sampling)
+    inputs = network_input(son.clamp(0, 1), degradation, aligned, rounds)
     if target.shape[-2] * target.shape[-1] <= CROPS * CROP**2:
         return Pair(inputs, target)
     corners = detailed_corners(target, CROP + 2 * margin, CROPS)

@@ -23,3 +23,16 @@ def back_project(
         residual = low - degradation(image)
         image = (image + enlarge(residual, degradation.scale, sampling)).clamp(0, 1)
     return image
+
+
+def network_input(
+    low: Tensor, degradation: Degradation, aligned: bool = True, rounds: int = 0
+) -> Tensor:
+    """Return what the network sees of small images (B, 3, H, W): enlarged, and back-projected.
+
+    The paper's input is `aligned` False and `rounds` 0. With rounds the known blur is mostly
+    undone already, and the network corrects what that leaves.
+    """
+    sampling: Sampling = degradation.sampling if aligned else "bicubic"
+    first = enlarge(low, degradation.scale, sampling).clamp(0, 1)
+    return back_project(first, low, degradation, rounds, aligned)

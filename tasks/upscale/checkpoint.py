@@ -26,14 +26,15 @@ _ESTIMATOR = "estimator."
 class Start:
     """Where adaptation starts.
 
-    `scales` and `samplings` are those of the training; `aligned` says how inputs are enlarged.
-    `estimators` maps "sampling.scale" to the coefficients of `blur.py`.
+    `scales` and `samplings` are those of the training; `aligned` and `rounds` say how inputs are
+    made (`network_input`). `estimators` maps "sampling.scale" to the coefficients of `blur.py`.
     """
 
     network: Network
     scales: tuple[int, ...] = (2,)
     samplings: tuple[Sampling, ...] = ("direct", "bicubic")
     aligned: bool = True
+    rounds: int = 0
     objective: str = "meta"
     estimators: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -46,6 +47,7 @@ def save_start(path: Path, start: Start, content: Mapping[str, Any]) -> None:
             "scales": sorted(set(start.scales)),
             "samplings": list(start.samplings),
             "aligned": start.aligned,
+            "rounds": start.rounds,
             "objective": start.objective,
         },
         **content,
@@ -76,6 +78,7 @@ def load_start(path: Path) -> Start:
             tuple(trained["scales"]),
             tuple(trained["samplings"]),
             trained["aligned"],
+            trained["rounds"],
             trained["objective"],
             estimators,
         )
@@ -108,13 +111,6 @@ def random_start(like: Start, seed: int, gain: float) -> Start:
     network.draw(seed, gain)
     device = next(like.network.parameters()).device
     return Start(network.to(device), (2, 3, 4), aligned=like.aligned, objective="random")
-
-
-def describe(start: Start) -> str:
-    """Return a line about weights."""
-    count = sum(w.numel() for w in start.network.weights().values())
-    scales = ", ".join(str(scale) for scale in start.scales)
-    return f"{count:,} parameters, trained for x{scales} ({start.objective})"
 
 
 def to_device(start: Start, device: torch.device) -> Start:

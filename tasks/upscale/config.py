@@ -280,6 +280,11 @@ class TrainConfig(ResumeOption):
         Flag("--align/--no-align", panel=TUNING),
         Field(description="Enlarge in the phase of the sampling, or centred as the paper does."),
     ] = True
+    input_rounds: Annotated[
+        int,
+        Flag("--input-rounds", panel=TUNING),
+        Field(ge=0, le=100, description="Back-projections of the network's input; the paper: 0."),
+    ] = 0
     width: Annotated[
         int, Flag("--width", panel=MODEL), Field(gt=0, le=1024, description="Channels.")
     ] = 64

@@ -16,11 +16,13 @@ from ...core.errors import DataError
 from ...core.media import find_images, read_image
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
+from .backprojection import network_input
 from .config import CheckConfig
-from .degradation import Degradation, Sampling, bicubic, enlarge
+from .degradation import Degradation, Sampling, bicubic
 from .kernels import random_kernel
 from .losses import Task
 
+TOGETHER = 4  # patches of a batch that share a blur
 FLAT = 2.0  # grey levels of mean difference between neighbours below which a patch is left out
 
 
@@ -44,13 +46,14 @@ class Blurs:
     """The distribution of degradations: a scale and a sampling of the lists, and a kernel.
 
     A scale that stands twice in the list is drawn twice as often. `plain` draws no kernel but
-    plain bicubic reduction. `aligned` says how inputs are enlarged (see `enlarge`).
+    plain bicubic reduction. `aligned` and `rounds` say how inputs are made (`network_input`).
     """
 
     scales: tuple[int, ...]
     samplings: tuple[Sampling, ...]
     aligned: bool = True
     plain: bool = False
+    rounds: int = 0
 
     def draw(self, generator: torch.Generator) -> Degradation:
         """Return one degradation."""
@@ -63,16 +66,15 @@ class Blurs:
 
     def input_of(self, images: Tensor, degradation: Degradation) -> Tensor:
         """Return what the network sees of sharp images (B, 3, H, W): made small and enlarged."""
-        sampling: Sampling = degradation.sampling if self.aligned else "bicubic"
-        return enlarge(degradation(images), degradation.scale, sampling)
+        return network_input(degradation(images), degradation, self.aligned, self.rounds)
 
 
 @dataclass(frozen=True)
 class Patches:
     """Patches of side `size` on a grid of half that distance, flat ones left out.
 
-    `pictures` are bytes (3, H, W). As a source of batches, each patch comes with a blur of its
-    own: (input, target), both (n, 3, size, size) in [0, 1].
+    `pictures` are bytes (3, H, W). A batch is (inputs, targets), both (n, 3, size, size) in
+    [0, 1], with a blur for every four patches.
     """
 
     pictures: Sequence[Tensor]
@@ -119,8 +121,7 @@ class Patches:
         """Return inputs and targets of pre-training."""
         targets = _turned(self.cut(indices), generator)
         inputs = [
-            self.blurs.input_of(one[None], self.blurs.draw(generator)).clamp(0, 1)
-            for one in targets
+            self.blurs.input_of(few, self.blurs.draw(generator)) for few in targets.split(TOGETHER)
         ]
         return torch.cat(inputs), targets
 
@@ -145,7 +146,7 @@ class Tasks:
             chosen[0] = index
             sharp = _turned(self.patches.cut(chosen), generator)
             blurs = self.patches.blurs
-            inputs.append(blurs.input_of(sharp, blurs.draw(generator)).clamp(0, 1))
+            inputs.append(blurs.input_of(sharp, blurs.draw(generator)))
             targets.append(sharp)
         x, y = torch.stack(inputs), torch.stack(targets)
         n = self.support

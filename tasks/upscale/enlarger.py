@@ -13,10 +13,10 @@ from ...core.errors import UsageError
 from ...core.runtime import Runtime, stream
 from ...core.tiles import in_tiles
 from .adaptation import Adapted, OptimizerName, Plan, adapt, clock, son_pair
-from .backprojection import back_project
+from .backprojection import back_project, network_input
 from .checkpoint import Start, embedded, load_start, random_start, to_device
 from .config import AdaptOptions, Method
-from .degradation import Degradation, Sampling, enlarge, turned, turned_back
+from .degradation import Degradation, enlarge, turned, turned_back
 from .kernels import is_symmetric
 from .model import Weights, apply
 from .scratch import GAIN, train_from_scratch
@@ -125,6 +125,7 @@ class Enlarger:
             low,
             degradation,
             aligned=start.aligned,
+            rounds=start.rounds,
             noise=request.noise / 255,
             margin=start.network.reach,
             generator=stream(self.runtime.seed, 13),
@@ -150,8 +151,7 @@ class Enlarger:
         degradation: Degradation,
         ensemble: bool,
     ) -> Tensor:
-        sampling: Sampling = degradation.sampling if start.aligned else "bicubic"
-        x = enlarge(low, degradation.scale, sampling)
+        x = network_input(low, degradation, start.aligned, start.rounds)
 
         def run(piece: Tensor) -> Tensor:
             with self.runtime.autocast():

@@ -20,6 +20,7 @@ from ...core.results import Result, Table
 from ...core.runtime import Runtime, start
 from ...core.training import Fitted, Objective, Run, fit
 from .adaptation import Plan, adapt, son_pair
+from .backprojection import network_input
 from .blur import fit_estimator
 from .checkpoint import Start, load_start, save_start
 from .config import TrainConfig, UpscaleTraining
@@ -104,7 +105,7 @@ def _pretrain(
     pairs = replace(begin, objective="bicubic")
     fit(
         PairObjective(begin.network),
-        Patches(pictures, config.patch, Blurs(config.scales, ("bicubic",), plain=True)),
+        _source(config.model_copy(update={"objective": "bicubic"}), pictures),
         options.model_copy(update={**PRETRAINING, "steps": config.pretrain, "save_every": 0}),
         runtime,
         method="upscale",
@@ -135,7 +136,7 @@ def _objective(config: TrainConfig, options: UpscaleTraining, network: Network) 
 
 def _source(config: TrainConfig, pictures: Sequence[Tensor]) -> Patches | Tasks:
     plain = config.objective == "bicubic"
-    blurs = Blurs(config.scales, _samplings(config), config.aligned, plain)
+    blurs = Blurs(config.scales, _samplings(config), config.aligned, plain, config.input_rounds)
     patches = Patches(pictures, config.patch, blurs)
     return patches if config.objective != "meta" else Tasks(patches, config.support, config.query)
 
@@ -171,7 +172,12 @@ def _open(config: TrainConfig, seed: int) -> Start:
         network = Network(width, depth, config.inner_steps, config.alpha)
         network.load_state_dict({**network.state_dict(), **given.weights()})
     return Start(
-        network, tuple(config.scales), _samplings(config), config.aligned, config.objective
+        network,
+        tuple(config.scales),
+        _samplings(config),
+        config.aligned,
+        config.input_rounds,
+        config.objective,
     )
 
 
@@ -211,7 +217,7 @@ def _judge(
         scores: list[list[float]] = [[], []]
         for crop in crops:
             for degradation in degradations:
-                before, after = _scores(network, crop, degradation, begin.aligned, steps)
+                before, after = _scores(network, crop, degradation, begin, steps)
                 scores[0].append(before)
                 scores[1].append(after)
         means = [sum(values) / len(values) for values in scores]
@@ -221,17 +227,18 @@ def _judge(
 
 
 def _scores(
-    network: Network, crop: Tensor, degradation: Degradation, aligned: bool, steps: int
+    network: Network, crop: Tensor, degradation: Degradation, begin: Start, steps: int
 ) -> tuple[float, float]:
     """Return the PSNR on one crop before and after `steps` plain steps."""
     device = next(network.parameters()).device
     crop = crop.to(device)
-    blurs = Blurs((degradation.scale,), (degradation.sampling,), aligned)
-    x = blurs.input_of(crop, degradation)
     low = degradation(crop).clamp(0, 1)
+    x = network_input(low, degradation, begin.aligned, begin.rounds)
     weights: list[Mapping[str, Tensor]] = [network.weights()]
     if steps:
-        pair = son_pair(low, degradation, aligned=aligned, margin=network.reach)
+        pair = son_pair(
+            low, degradation, aligned=begin.aligned, rounds=begin.rounds, margin=network.reach
+        )
         snapshots = adapt(network, pair, Plan(steps, "sgd", snapshots=(steps,))).snapshots
         weights.append(snapshots.get(steps, weights[0]))
     with torch.no_grad():

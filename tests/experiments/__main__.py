@@ -42,6 +42,13 @@ EXPERIMENTS = {
     "forecast-inductive": "forecast:inductive",
     "recommend-table": "recommend:table",
     "recommend-remedies": "recommend:remedies",
+    "upscale-table": "upscale:table",
+    "upscale-zssr": "upscale:zssr_long",
+    "upscale-signature": "upscale:signature",
+    "upscale-tune": "upscale:tune",
+    "upscale-mismatch": "upscale:mismatch",
+    "upscale-blind": "upscale:blind",
+    "upscale-ablations": "upscale:ablations",
 }
 
 
