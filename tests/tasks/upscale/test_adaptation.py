@@ -8,6 +8,7 @@ import torch
 from mlkit.core.runtime import stream
 from mlkit.tasks.upscale import adaptation
 from mlkit.tasks.upscale.adaptation import Pair, Plan, adapt, detailed_corners, son_pair
+from mlkit.tasks.upscale.backprojection import back_project
 from mlkit.tasks.upscale.degradation import Degradation, enlarge
 from mlkit.tasks.upscale.kernels import gaussian
 from mlkit.tasks.upscale.model import apply
@@ -27,8 +28,10 @@ def test_the_pair_is_the_image_reduced_once_more() -> None:
     found = son_pair(image, BLUR, margin=3)
     assert torch.equal(found.targets, image[..., :32, :40])
     son = BLUR(found.targets).clamp(0, 1)
-    assert torch.equal(found.inputs, enlarge(son, 2, "direct"))
-    assert torch.equal(son_pair(image, BLUR, aligned=False).inputs, enlarge(son, 2))
+    assert torch.equal(found.inputs, enlarge(son, 2, "direct").clamp(0, 1))
+    assert torch.equal(son_pair(image, BLUR, aligned=False).inputs, enlarge(son, 2).clamp(0, 1))
+    back_projected = son_pair(image, BLUR, rounds=3).inputs
+    assert torch.equal(back_projected, back_project(found.inputs, son, BLUR, 3))
     assert found.margin == 0
     noisy = son_pair(image, BLUR, noise=0.1, generator=stream(0, 1))
     assert float((noisy.inputs - found.inputs).std()) > 0.03
@@ -118,7 +121,7 @@ def test_scratch_learns_the_pair_and_stops() -> None:
     net = network(8, 3)
     net.draw(0, 0.1)
     found = train_from_scratch(net, pair(), 40, math.inf, stream(0, 2))
-    assert sum(found.losses[-10:]) < 0.97 * sum(found.losses[:10])
+    assert max(found.losses[-10:]) < min(found.losses[:10])
     again = train_from_scratch(net, pair(), 40, math.inf, stream(0, 2))
     assert found.losses == again.losses
     assert len(train_from_scratch(net, pair(), 10_000, 0.05, stream(0, 2)).losses) < 10_000

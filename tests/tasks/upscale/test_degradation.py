@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mlkit.tasks.upscale.backprojection import back_project
+from mlkit.tasks.upscale.backprojection import back_project, network_input
 from mlkit.tasks.upscale.degradation import (
     Degradation,
     Sampling,
@@ -88,6 +88,14 @@ def test_back_projection_explains_the_small_image(sampling: Sampling) -> None:
     assert residuals == sorted(residuals, reverse=True)
     assert residuals[-1] < 0.4 * residuals[0]
     assert scores(image, truth, 2)[0] > scores(enlarge(low, 2, sampling), truth, 2)[0] + 0.4
+
+
+def test_the_papers_input_is_a_centred_enlargement() -> None:
+    low, blur = picture(16, 20)[None], Degradation(gaussian(2, 2, 0).float(), 2, "direct")
+    assert torch.equal(network_input(low, blur, aligned=False), enlarge(low, 2).clamp(0, 1))
+    first = network_input(low, blur)
+    assert torch.equal(first, enlarge(low, 2, "direct").clamp(0, 1))
+    assert torch.equal(network_input(low, blur, rounds=2), back_project(first, low, blur, 2))
 
 
 def test_scores_follow_the_papers_protocol() -> None:

@@ -73,6 +73,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(
         {"step_weights": "last"},
         {"step_weights": "annealed"},
         {"aligned": False},
+        {"input_rounds": 1},
         {"objective": "bicubic"},
     ],
 )
@@ -83,6 +84,7 @@ def test_ablations_train(sharp_folder: Path, tmp_path: Path, change: dict[str, o
     train(config, QUICK.model_copy(update={"steps": 1, "save_every": 1}), RUN)
     start = mlkit.load(tmp_path / "run" / "best.safetensors")
     assert start.aligned == change.get("aligned", True)
+    assert start.rounds == change.get("input_rounds", 0)
     assert start.objective == change.get("objective", "meta")
     learned = len(start.network.log_rates.unique()) > 1
     expected = change.get("learn_rates", True) and start.objective == "meta"
