@@ -151,7 +151,7 @@ def _methods(
         for steps in sorted(config.steps)
         if "mzsr" in config.methods
     }
-    budget = max((score.seconds for score in ours.values()), default=0.0)
+    budget = ours[max(ours)].seconds if ours else 0.0
     for method in config.methods:
         if method in ("bicubic", "ibp"):
             yield method, run(Request(method, known=known))

@@ -24,11 +24,12 @@ QUICK = UpscaleTraining(steps=4, batch_size=2, save_every=2, lr=1e-3)
 
 
 @pytest.fixture(autouse=True)
-def _quick_estimators(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(*arguments: object) -> torch.Tensor:
         return fit_estimator(*arguments, samples=3)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit, "fit_estimator", few)
+    monkeypatch.setattr(fit, "CROP", 48)
 
 
 def test_both_stages_leave_their_weights(sharp_folder: Path, tmp_path: Path) -> None:
