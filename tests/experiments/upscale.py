@@ -3,8 +3,8 @@
 Set5, and 20 colour crops of 192 pixels (every tenth of BSDS300's training images, from the
 fourth on), made small by the four kernels of the paper's tables. Choices (`tune`) were made on
 eight other crops (every twenty-fifth from the first). Nothing here was used to train the weights;
-the eight crops chose the best step. Set SETS=Set5 to run one of the sets, LIMIT=8 for its first
-images.
+the eight crops chose the best step. SETS=Set5 runs one of the sets, LIMIT=8 its first images,
+KERNELS=0,1 some of the blurs: parts that can be jobs of their own.
 """
 
 from __future__ import annotations
@@ -64,6 +64,11 @@ def _sets() -> list[str]:
     return os.environ.get("SETS", "Set5,BSDS").split(",")
 
 
+def _kernels() -> list[str]:
+    chosen = os.environ.get("KERNELS", "0,1,2,3").split(",")
+    return [PAPER_KERNELS[int(number)] for number in chosen]
+
+
 @contextmanager
 def _folder(paths: list[Path]) -> Iterator[Path]:
     """Yield a folder with links to some images."""
@@ -83,7 +88,7 @@ def table(data: Path, seeds: int) -> dict[str, Any]:
     for name in _sets():
         found[name] = {}
         with _folder(_paths(data, name)) as folder:
-            for kernel in PAPER_KERNELS:
+            for kernel in _kernels():
                 runs = []
                 for seed in range(seeds):
                     methods = ("bicubic", "ibp", "pretrained", "joint", "zssr", "mzsr")
