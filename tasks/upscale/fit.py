@@ -52,9 +52,11 @@ def train(
     runtime = start(run_options or RunOptions())
     run = Run.open(config.out, config.resume, ("pretrain",))
     training, validation = _split(config)
+    begin = _open(config, runtime.seed)
+    size = {key: begin.network.settings[key] for key in ("width", "depth")}
+    config = config.model_copy(update=size)  # that of --weights, where they are given
     settings = run.record("train upscale", runtime, config, options)
     pictures = read_pictures(training, progress)
-    begin = _open(config, runtime.seed)
     content = {"config": config.to_dict(), "training": options.to_dict(), "seed": runtime.seed}
     keep = _keeper(run, begin, content)
     if config.objective == "meta" and config.pretrain and config.weights is None:
