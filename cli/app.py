@@ -24,6 +24,7 @@ COMMANDS = (
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
     Row("zeroshot", "zeroshot:zeroshot", "Recognise classes never seen in training.", METHODS),
+    Row("upscale", "upscale:upscale", "Enlarge pictures, fitted to each of them.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -54,6 +55,7 @@ TRAIN = (
         "Fit features to predicted rows.",
         METHODS,
     ),
+    Row("upscale", "upscale:train_upscale", "Meta-train the start of the adaptation.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
@@ -68,6 +70,7 @@ EVAL = (
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
     Row("zeroshot", "zeroshot:eval_zeroshot", "hit@k on unseen classes.", METHODS),
+    Row("upscale", "upscale:eval_upscale", "PSNR and SSIM, beside four baselines.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
@@ -77,6 +80,7 @@ CHECK = (
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
     Row("zeroshot", "zeroshot:check_zeroshot", "Are these classes usable?", METHODS),
+    Row("upscale", "upscale:check_upscale", "Are these images usable to train on?", METHODS),
 )
 DATA = (
     Row(

@@ -81,4 +81,12 @@ METHODS = (
         "ranked classes (.csv, .jsonl), classifier rows (.pred, .safetensors)",
         True,
     ),
+    Method(
+        "upscale",
+        "upscale",
+        "Enlarge pictures with a network that is fitted to each of them in a few steps (MZSR).",
+        "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
+        "images",
+        True,
+    ),
 )

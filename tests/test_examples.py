@@ -23,6 +23,7 @@ SCRIPTS = {
     ),
     "zeroshot": (["--hidden=32", "--epochs=4"], "cat.jpg shows: "),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
+    "upscale": (["--steps=2"], "error in grey levels below bicubic: True"),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }
 

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "transcribe": "transcribe:compare",
     "forecast": "forecast:compare",
     "zeroshot": "zeroshot:compare",
+    "upscale": "upscale:compare",
 }
 
 

@@ -50,6 +50,13 @@ EXPERIMENTS = {
     "zeroshot-finetuning": "zeroshot:finetuning",
     "zeroshot-vectors": "zeroshot:vectors",
     "zeroshot-embedded": "zeroshot:embedded",
+    "upscale-table": "upscale:table",
+    "upscale-zssr": "upscale:zssr_long",
+    "upscale-signature": "upscale:signature",
+    "upscale-tune": "upscale:tune",
+    "upscale-mismatch": "upscale:mismatch",
+    "upscale-blind": "upscale:blind",
+    "upscale-ablations": "upscale:ablations",
 }
 
 
