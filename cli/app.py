@@ -21,6 +21,7 @@ COMMANDS = (
     Row("labelnoise", "labelnoise:labelnoise", "Find wrong labels among images.", METHODS),
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
+    Row("pretrain", "pretrain:pretrain", "Learn from videos without labels.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
@@ -44,6 +45,7 @@ TRAIN = (
     Row("labelnoise", "labelnoise:train_labelnoise", "Train in spite of wrong labels.", METHODS),
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
     Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
+    Row("pretrain", "pretrain:train_pretrain", "Fine-tune a classifier of videos.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
 )
@@ -57,6 +59,7 @@ EVAL = (
     ),
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
+    Row("pretrain", "pretrain:eval_pretrain", "Probe, neighbours and retrieval.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
 )
@@ -65,6 +68,7 @@ CHECK = (
     Row("labelnoise", "labelnoise:check_labelnoise", "Are these labelled images usable?", METHODS),
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
     Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
+    Row("pretrain", "pretrain:check_pretrain", "Are these videos usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
 )
@@ -79,6 +83,9 @@ DATA = (
     Row("sinogram", "reconstruct:data_sinogram", "Simulate a CT scan of an image.", METHODS),
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
     Row("forecast-synth", "forecast:data_forecast_synth", "Generate a motorway.", METHODS),
+    Row("video-features", "pretrain:data_video_features", "Features of videos.", METHODS),
+    Row("sprite-videos", "pretrain:data_sprite_videos", "Generate videos.", METHODS),
+    Row("tracklets", "pretrain:data_tracklets", "Cut people out of MOT sequences.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
     Row("pseudo-labels", "transcribe:data_pseudo_labels", "Label audio, with doubt.", METHODS),
     Row("spoken-strings", "transcribe:data_spoken_strings", "Join recorded words.", METHODS),
