@@ -39,11 +39,13 @@ class _Cached(Footage):
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         size = (about["frames"], about["fps"], about["height"], about["width"])
         super().__init__(*size, about["digest"])
-        self.path = path
+        self.path, self.offset = path, about["offset"]
 
     def read(self, frames: NDArray[np.int64], box: tuple[int, int, int, int]) -> Pixels:
         top, left, height, width = box
-        every = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        # np.load would parse the header for every clip.
+        shape = (self.length, self.height, self.width, 3)
+        every = np.memmap(self.path, np.uint8, "r", self.offset, shape)
         return every[frames, top : top + height, left : left + width]
 
 
@@ -139,7 +141,8 @@ def _decode(video: Video, fps: float, short: int, target: Path) -> dict[str, Any
         assert _header(stream, (count, height, width, 3)) == begin
     if count == 0:
         raise DataError(f"{video.name} has no frames")
-    return {"frames": count, "height": height, "width": width, "digest": digest.hexdigest()}
+    sizes = {"frames": count, "height": height, "width": width, "offset": begin}
+    return {**sizes, "digest": digest.hexdigest()}
 
 
 def _header(stream: Any, shape: tuple[int, ...]) -> int:

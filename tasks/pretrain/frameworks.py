@@ -36,6 +36,11 @@ class Views(NamedTuple):
     ids: Tensor
 
 
+def _full(tensor: Tensor) -> Tensor:
+    """Return a tensor of at least single precision: exponentials overflow in half."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 @dataclass(frozen=True)
 class Length:
     """How long a training is: `steps` in all, `epoch` of them per pass, `batch` videos each."""
@@ -103,7 +108,7 @@ class SimCLR(Framework):
 
     def compare(self, batch: Views) -> tuple[Tensor, list[Tensor]]:
         """Return the mean NT-Xent over all rho (rho - 1) / 2 pairs of clips."""
-        own = [self.model(clip) for clip in batch.clips]
+        own = [_full(self.model(clip)) for clip in batch.clips]
         every, ids = [gathered(part) for part in own], gathered(batch.ids)
         pairs = [
             losses.nt_xent(
@@ -130,7 +135,7 @@ class SwAV(Framework):
         weight = self.prototypes.weight
         if self.step < self.frozen:
             weight = weight.detach() + 0 * weight  # a gradient of zero, as all processes expect one
-        scores = [F.linear(F.normalize(part, dim=1), weight).float() for part in own]
+        scores = [_full(F.linear(F.normalize(part, dim=1), weight)) for part in own]
         options = self.options
         count = 2 if options.codes == "first-two" else len(scores)
         codes = [
@@ -188,7 +193,8 @@ class Taught(Framework):
     def _one_by_one(self, batch: Views, keys: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         parameters = [p for p in self.parameters() if p.requires_grad]
         sums: list[Tensor] = []
-        total, embeddings, count = torch.zeros((), device=batch.clips.device), [], len(batch.clips)
+        embeddings, count = [], len(batch.clips)
+        total = batch.clips.new_zeros(())
         for i, clip in enumerate(batch.clips):
             loss, embedding = self.query_loss(i, clip, keys, batch)
             loss = loss / count
@@ -247,7 +253,7 @@ class MoCo(Taught):
             for i in range(len(batch.clips))
         ]
         return [
-            F.normalize(shuffle.collect(self.teacher(shuffle.deal(clip))).float(), dim=1)
+            F.normalize(_full(shuffle.collect(self.teacher(shuffle.deal(clip)))), dim=1)
             for shuffle, clip in zip(shuffles, batch.clips, strict=True)
         ]
 
@@ -255,7 +261,7 @@ class MoCo(Taught):
         self, i: int, clip: Tensor, keys: list[Tensor], batch: Views
     ) -> tuple[Tensor, Tensor]:
         """Return the contrast of clip i with the keys of the others and the queue."""
-        query = self.model(clip).float()
+        query = _full(self.model(clip))
         others = [key for j, key in enumerate(keys) if j != i]
         # The queue is changed before gradients of it would be taken, if all are taken at the end.
         queue = self.queue.keys if self.options.sequential else self.queue.keys.clone()
@@ -293,7 +299,7 @@ class BYOL(Taught):
         """Return minus twice the cosine of prediction i and the other clips' embeddings."""
         embedding = self.model(clip)
         others = [key for j, key in enumerate(keys) if j != i]
-        return losses.byol(self.predictor(embedding).float(), others), embedding
+        return losses.byol(_full(self.predictor(embedding)), others), embedding
 
 
 FRAMEWORKS: dict[str, Callable[[BackboneOptions, MethodOptions, Length], Framework]] = {
