@@ -39,13 +39,12 @@ class _Cached(Footage):
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         size = (about["frames"], about["fps"], about["height"], about["width"])
         super().__init__(*size, about["digest"])
-        self.path, self.offset = path, about["offset"]
+        self.path = path
 
     def read(self, frames: NDArray[np.int64], box: tuple[int, int, int, int]) -> Pixels:
         top, left, height, width = box
-        # np.load would parse the header for every clip.
         shape = (self.length, self.height, self.width, 3)
-        every = np.memmap(self.path, np.uint8, "r", self.offset, shape)
+        every = np.memmap(self.path, np.uint8, "r", shape=shape)
         return every[frames, top : top + height, left : left + width]
 
 
@@ -116,7 +115,7 @@ def _cached(path: Path, options: ReadOptions, short: int, folder: Path) -> Foota
     state = path.stat()
     key = f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}|{options.fps}|{short}|"
     key = hashlib.sha256(f"{key}{options.picture_fps}".encode()).hexdigest()[:32]
-    frames, about = folder / f"{key}.npy", folder / f"{key}.json"
+    frames, about = folder / f"{key}.rgb", folder / f"{key}.json"
     if not about.exists() or not frames.exists():
         video = open_video(path, options.picture_fps)
         fps = options.fps or video.fps
@@ -126,29 +125,18 @@ def _cached(path: Path, options: ReadOptions, short: int, folder: Path) -> Foota
 
 
 def _decode(video: Video, fps: float, short: int, target: Path) -> dict[str, Any]:
-    """Write all frames to an .npy, one at a time, and return its sizes and digest."""
+    """Write the bytes of all frames, one at a time, and return their sizes and digest."""
     height, width = scaled_size(video.height, video.width, short)
     digest, count = hashlib.sha256(), 0
     with replacing(target) as temporary, temporary.open("wb") as stream:
-        begin = _header(stream, (0, height, width, 3))
         for frame in even(video, fps):
             data = scaled(frame.pixels, (height, width)).tobytes()
             digest.update(data)
             stream.write(data)
             count += 1
-        stream.seek(0)
-        # numpy pads headers so that the first axis may grow in place.
-        assert _header(stream, (count, height, width, 3)) == begin
     if count == 0:
         raise DataError(f"{video.name} has no frames")
-    sizes = {"frames": count, "height": height, "width": width, "offset": begin}
-    return {**sizes, "digest": digest.hexdigest()}
-
-
-def _header(stream: Any, shape: tuple[int, ...]) -> int:
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, about)
-    return int(stream.tell())
+    return {"frames": count, "height": height, "width": width, "digest": digest.hexdigest()}
 
 
 def even(video: Video, fps: float) -> Iterator[Frame]:

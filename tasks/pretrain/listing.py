@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
-
 from ...core.errors import DataError
-from ...core.tables import Sheet, collect, find_column, need_column, open_table, text
+from ...core.tables import collect, find_column, need_column, open_table, text
 from ...core.video import find_videos, is_video
 
 PATHS = ("path", "video", "file", "filename", "video_path", "name")
@@ -85,8 +83,9 @@ def _hmdb(folder: Path, files: Sequence[Path]) -> VideoSet:
 
 def _list(path: Path, label_column: str | None) -> VideoSet:
     sheet = open_table(path, known={*PATHS, *LABELS})
-    if sheet.kind == "words" or sheet.columns in (("1",), ("line",)):
-        return _lines(path, sheet)
+    alone = len(sheet.columns) == 1 and sheet.columns[0].lower() not in PATHS
+    if sheet.kind == "words" or alone:
+        return _lines(path)
     if not sheet.header and sheet.kind == "csv":
         found = find_column(sheet, ("1",), None, ""), find_column(sheet, ("2",), None, "")
         wanted = {"path": found[0], "label": found[1]}
@@ -94,7 +93,7 @@ def _list(path: Path, label_column: str | None) -> VideoSet:
         wanted = {"path": need_column(sheet, "path", PATHS, None, "a header: path,label")}
         wanted["label"] = find_column(sheet, LABELS, label_column, "--label-column")
     others = {name: name for name in sheet.columns if name not in wanted.values()}
-    chosen = {name: column for name, column in wanted.items() if column} | others
+    chosen = others | {name: column for name, column in wanted.items() if column}
     frame = collect(sheet, [text(column).alias(name) for name, column in chosen.items()])
     for name in ("path", "label"):
         if name in frame.columns and frame[name].null_count():
@@ -106,14 +105,12 @@ def _list(path: Path, label_column: str | None) -> VideoSet:
     return _located(path, frame["path"].to_list(), columns)
 
 
-def _lines(path: Path, sheet: Sheet) -> VideoSet:
+def _lines(path: Path) -> VideoSet:
     """Read "path label" or paths alone; a class folder in the path is a label too."""
-    lines = collect(sheet, [pl.col(sheet.columns[0]).alias("line")])["line"].to_list()
     names, labels = [], []
-    for line in lines:
-        words = (line or "").strip()
-        name, blank, last = words.rpartition(" ")
-        names.append(name if blank else words)
+    for line in path.read_text(errors="replace").splitlines():
+        name, blank, last = line.strip().rpartition(" ")
+        names.append(name if blank else last)
         folders = Path(names[-1]).parts
         labels.append(folders[-2] if len(folders) > 1 else last if blank else "")
     columns = {"label": tuple(labels)} if all(labels) else {}

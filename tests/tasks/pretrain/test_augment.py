@@ -38,7 +38,9 @@ def test_colours_are_torchvisions() -> None:
 
 
 def test_contrast_is_around_the_mean_of_the_clip() -> None:
-    dark_then_light = torch.cat((torch.full((1, 1, 3, 4, 4), 0.2), torch.full((1, 1, 3, 4, 4), 0.6)), 1)
+    dark_then_light = torch.cat(
+        (torch.full((1, 1, 3, 4, 4), 0.2), torch.full((1, 1, 3, 4, 4), 0.6)), 1
+    )
     found = augment.contrast(dark_then_light, torch.tensor([0.0]))
     torch.testing.assert_close(found, torch.full_like(found, 0.4), atol=1e-3, rtol=0)
 
@@ -47,9 +49,7 @@ def test_blur_is_a_gaussian() -> None:
     x, sigmas = clips(side=40), torch.tensor([0.3, 1.0, 2.0])
     found = augment.blurred(x, sigmas)
     for i, sigma in enumerate(sigmas.tolist()):
-        wanted = gaussian_filter(
-            x[i].double().numpy(), sigma, axes=(2, 3), mode="mirror", radius=6
-        )
+        wanted = gaussian_filter(x[i].double().numpy(), sigma, axes=(2, 3), mode="mirror", radius=6)
         np.testing.assert_allclose(found[i].numpy(), wanted, atol=1e-5)
 
 

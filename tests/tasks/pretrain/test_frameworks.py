@@ -17,7 +17,9 @@ from .helpers import framework, views
 METHODS = ("moco", "byol", "simclr", "swav")
 
 
-def gradients(method: str, batch: Views, **options: object) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(
+    method: str, batch: Views, **options: object
+) -> tuple[float, dict[str, torch.Tensor]]:
     objective = framework(method, **options).double().eval()
     if isinstance(objective, MoCo):
         filled = Views(views(2, 4, seed=9).clips.double(), torch.arange(4) + 50)
@@ -84,7 +86,9 @@ def test_simclr_is_the_mean_over_all_pairs() -> None:
 
 
 def test_both_forms_of_swav_agree_with_two_clips() -> None:
-    both = [framework("swav", codes=codes).eval()(views(2))["loss"] for codes in ("first-two", "all")]
+    both = [
+        framework("swav", codes=codes).eval()(views(2))["loss"] for codes in ("first-two", "all")
+    ]
     torch.testing.assert_close(*both)
     three = [framework("swav", codes=c).eval()(views(3))["loss"] for c in ("first-two", "all")]
     assert float(three[0].detach()) != pytest.approx(float(three[1].detach()), abs=1e-6)

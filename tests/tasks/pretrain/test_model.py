@@ -33,7 +33,9 @@ def test_without_time_it_is_a_resnet() -> None:
     picture = torch.randn(1, 3, 64, 64)
     flat.fc = nn.Identity()  # type: ignore[assignment]
     with torch.inference_mode():
-        torch.testing.assert_close(network(picture[:, :, None]), flat(picture), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            network(picture[:, :, None]), flat(picture), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,7 @@ def test_a_frozen_backbone_does_not_change(adapt: bool) -> None:
     model(torch.randn(4, 3, 2, 16, 16)).sum().backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.head.weight.grad is not None
-    same = all(
-        torch.equal(a, b) for a, b in zip(before, states(model.backbone), strict=True)
-    )
+    same = all(torch.equal(a, b) for a, b in zip(before, states(model.backbone), strict=True))
     assert same != adapt  # the official code lets the norms' statistics follow
 
 

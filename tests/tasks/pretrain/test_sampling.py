@@ -8,7 +8,9 @@ from scipy.stats import chisquare
 from mlkit.tasks.pretrain.sampling import clip_frames, draw_starts, even_starts
 
 
-def drawn(count: int, clips: int, gap: int | None, length: int = 29, span: int = 10) -> torch.Tensor:
+def drawn(
+    count: int, clips: int, gap: int | None, length: int = 29, span: int = 10
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.stack([draw_starts(length, span, clips, gap, generator) for _ in range(count)])
 
