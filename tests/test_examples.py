@@ -21,6 +21,7 @@ SCRIPTS = {
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],
         "heard: seven",
     ),
+    "pretrain": (["--epochs=1"], "24 videos; the last clip finds its video's first: "),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),
 }

@@ -33,7 +33,7 @@ from .listing import open_set
 from .score import evaluate
 from .sprites import make_sprites
 
-VIDEOS = 96
+VIDEOS, EPOCHS = 96, 12
 QUERIES, ANSWERS = 8, 6
 CLIP = {"frames": 4, "stride": 4, "size": 32}
 
@@ -49,8 +49,8 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
         for name in ("best.safetensors", "last.safetensors"):
             (run / name).unlink(missing_ok=True)
     config = PretrainConfig(videos=table, out=run, width=0.5, hidden=64, dim=32, **CLIP)
-    training = PretrainTraining(epochs=12, batch_size=24)
-    learnt = pretrain(config, training, run_options, progress, "mlkit demo pretrain")
+    training = PretrainTraining(epochs=EPOCHS, batch_size=24)
+    pretrain(config, training, run_options, progress, "mlkit demo pretrain")
     weights = run / "best.safetensors"
     scored = evaluate(EvalConfig(data=table, weights=weights), run_options, progress)
     control = EvalConfig(data=table, random_init=True, width=0.5, **CLIP)
@@ -76,7 +76,6 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
         command="mlkit demo pretrain",
         pictures={"A video, and those nearest to it": out / "neighbours.png"},
     )
-    del learnt
     return result
 
 

@@ -90,6 +90,7 @@ def synchronised(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         synced = SyncedBatchNorm(module.num_features, module.eps, module.momentum)
         synced.load_state_dict(module.state_dict())
+        synced.weight, synced.bias = module.weight, module.bias  # a teacher's need no gradient
         return synced
     for name, child in module.named_children():
         setattr(module, name, synchronised(child))

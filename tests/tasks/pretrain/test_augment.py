@@ -38,9 +38,8 @@ def test_colours_are_torchvisions() -> None:
 
 
 def test_contrast_is_around_the_mean_of_the_clip() -> None:
-    dark_then_light = torch.cat(
-        (torch.full((1, 1, 3, 4, 4), 0.2), torch.full((1, 1, 3, 4, 4), 0.6)), 1
-    )
+    levels = torch.tensor([0.2, 0.6]).view(1, 2, 1, 1, 1)
+    dark_then_light = levels.expand(1, 2, 3, 4, 4)
     found = augment.contrast(dark_then_light, torch.tensor([0.0]))
     torch.testing.assert_close(found, torch.full_like(found, 0.4), atol=1e-3, rtol=0)
 

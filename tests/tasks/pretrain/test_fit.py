@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from mlkit.core.errors import CheckpointError, DataError, InterruptedRun, UsageError
+from mlkit.core.options import RunOptions
 from mlkit.core.progress import Silent
 from mlkit.core.results import Result
+from mlkit.core.runtime import start
 from mlkit.tasks.pretrain import apply, fit
 from mlkit.tasks.pretrain.checkpoint import load, open_trained
 from mlkit.tasks.pretrain.config import (
@@ -26,6 +28,7 @@ from mlkit.tasks.pretrain.config import (
     resolve,
 )
 
+from . import training_script
 from .helpers import RUN, write_videos
 
 CLIP: dict[str, Any] = {"frames": 2, "stride": 2, "size": 16}
@@ -257,19 +260,20 @@ def test_files_of_the_official_code_are_renamed(tmp_path: Path) -> None:
 # --- several processes ---
 
 
-@pytest.mark.parametrize("method", ["moco", "byol", "simclr", "swav"])
-def test_two_processes_are_one_with_all_samples(tmp_path: Path, method: str) -> None:
-    """Statistics, negatives, queue and codes span processes: same batch, same weights."""
-    script = Path(__file__).with_name("training_script.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for count in (1, 2):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        done = subprocess.run(
-            [sys.executable, *launcher, str(script), str(tmp_path / str(count)), method],
-            capture_output=True, text=True, check=False, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / f"{n}" / "last.safetensors") for n in (1, 2))
-    for name, tensor in one.items():
-        if name.startswith("state.model.") and tensor.is_floating_point():
-            torch.testing.assert_close(two[name], tensor, rtol=2e-3, atol=2e-4, msg=name)
+def test_two_processes_are_one_with_all_samples(tmp_path: Path) -> None:
+    """Statistics, negatives, queue and codes span processes: same batches, same weights."""
+    training_script.run(tmp_path / "1", start(RunOptions(seed=5, device="cpu")))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, training_script.__file__, str(tmp_path / "2")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for method in ("moco", "byol", "simclr", "swav"):
+        one, two = (load_file(tmp_path / n / method / "last.safetensors") for n in "12")
+        for name, tensor in one.items():
+            if name.startswith("state.model.") and tensor.is_floating_point():
+                torch.testing.assert_close(
+                    two[name], tensor, rtol=2e-3, atol=2e-4, msg=f"{method}: {name}"
+                )

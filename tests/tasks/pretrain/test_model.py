@@ -33,9 +33,8 @@ def test_without_time_it_is_a_resnet() -> None:
     picture = torch.randn(1, 3, 64, 64)
     flat.fc = nn.Identity()  # type: ignore[assignment]
     with torch.inference_mode():
-        torch.testing.assert_close(
-            network(picture[:, :, None]), flat(picture), rtol=1e-3, atol=1e-3
-        )
+        found, wanted = network(picture[:, :, None]), flat(picture)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
