@@ -164,7 +164,7 @@ def fine_tune(
         if val is None or targets is None:
             return {"score": float(objective.seen)}  # the last weights are taken
         probs = class_probs(candidate, val, trained.clip, config.views, 1, runtime, Silent())
-        return {"score": float((probs.argmax(1) == targets).float().mean())}
+        return {"score": int((probs.argmax(1) == targets).sum()) / len(targets)}
 
     fitted = fit(
         objective, source, training, runtime, method="pretrain",

@@ -184,17 +184,17 @@ def _of_classifier(
     truth = torch.tensor([trained.classes.index(label) for label in found.columns["label"]])
     right = probs.argmax(1) == truth
     top1 = Proportion(int(right.sum()), len(right))
-    k = min(5, len(trained.classes) - 1)
-    top5 = (probs.topk(k, 1).indices == truth[:, None]).any(1)
     recall = [float(right[truth == i].float().mean()) for i in truth.unique().tolist()]
     metrics: dict[str, Any] = {
         "videos": len(right),
         "top1": _proportion(top1),
-        f"top{k}": float(top5.float().mean()),
         "balanced": float(np.mean(recall)),
     }
-    rows = [("top-1", str(top1)), (f"top-{k}", f"{100 * metrics[f'top{k}']:.1f} %")]
-    rows.append(("mean over classes", f"{100 * metrics['balanced']:.1f} %"))
+    rows = [("top-1", str(top1)), ("mean over classes", f"{100 * metrics['balanced']:.1f} %")]
+    if len(trained.classes) > 5:
+        top5 = (probs.topk(5, 1).indices == truth[:, None]).any(1)
+        metrics["top5"] = float(top5.float().mean())
+        rows.append(("top-5", f"{100 * metrics['top5']:.1f} %"))
     return Result(
         inputs={"data": str(config.data)},
         metrics=metrics,

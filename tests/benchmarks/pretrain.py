@@ -1,4 +1,4 @@
-"""`pretrain`: steps beside lightly's losses on the same network; decoding and augmentation alone."""
+"""`pretrain`: steps beside lightly's losses on one network; decoding and augmentation alone."""
 
 from __future__ import annotations
 
@@ -82,6 +82,10 @@ def _step(loss: Tensor) -> None:
     loss.backward()
 
 
+def _own(framework: Framework, batch: Views) -> Callable[[], None]:
+    return lambda: _step(framework(batch)["loss"])
+
+
 def _simclr(framework: Framework, clips: Tensor) -> Callable[[], None]:
     criterion = NTXentLoss(temperature=0.1)
     return lambda: _step(criterion(*(framework.model(clip) for clip in clips)))
@@ -115,6 +119,10 @@ def _swav(framework: Any, clips: Tensor) -> Callable[[], None]:
         _step(criterion([framework.prototypes(part) for part in z], []))
 
     return step
+
+
+def _fetch(source: RandomClips) -> Callable[[], Views]:
+    return lambda: source.fetch(torch.arange(VIDEOS), stream(0, 1))
 
 
 def _reading() -> list[dict[str, Any]]:

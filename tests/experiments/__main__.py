@@ -44,6 +44,7 @@ EXPERIMENTS = {
     "pretrain-recordings-small": "pretrain:recordings_small",
     "pretrain-tracklets": "pretrain:tracklets",
     "pretrain-tracklets-small": "pretrain:tracklets_small",
+    "pretrain-tracklets-colours": "pretrain:tracklets_colours",
     "pretrain-sprites": "pretrain:sprites",
     "pretrain-sprites-small": "pretrain:sprites_small",
     "pretrain-gap": "pretrain:gap",
