@@ -124,6 +124,9 @@ def learn(
     method = part(config, MethodOptions)
     if config.method == "moco":
         method = method.model_copy(update={"queue": _queue_size(config, len(source), plan.batch)})
+    if runtime.precision == "fp16":
+        # Taken clip by clip, gradients never meet the scaler that keeps them from vanishing.
+        method = method.model_copy(update={"sequential": False})
     torch.manual_seed(runtime.seed)
     framework = build(part(config, BackboneOptions), method, plan).to(runtime.device)
     run = engine.get("run")
