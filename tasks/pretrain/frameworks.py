@@ -27,6 +27,7 @@ from .parallel import Shuffle, gathered, own_part, synchronised, world
 from .queue import Queue
 
 COLLAPSED = 0.1  # of 1/sqrt(d), the spread of embeddings that fill the sphere
+LEAST_STEPS = 50  # before a small spread is a collapse: many networks begin with one
 
 
 class Views(NamedTuple):
@@ -91,10 +92,11 @@ class Framework(Objective):
             found["alignment"] = losses.alignment(every[0], every[1])
         usual = 1 / math.sqrt(every[0].shape[1])
         self.low.copy_((self.low + 1) * (spread < COLLAPSED * usual))
-        if int(self.low) >= max(2, self.length.epoch * self.length.accumulate):
+        patience = max(LEAST_STEPS, self.length.epoch) * self.length.accumulate
+        if int(self.low) >= patience:
             raise DivergedError(
-                f"the embeddings collapsed: their spread was {float(spread):.2g} for a whole "
-                f"epoch, {usual:.2g} is usual",
+                f"the embeddings collapsed: their spread was {float(spread):.2g} for "
+                f"{patience} batches, {usual:.2g} is usual",
                 "lower --lr, raise --batch-size, or keep the head's norm and the teacher",
             )
         return found

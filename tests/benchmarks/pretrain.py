@@ -32,7 +32,7 @@ from mlkit.tasks.pretrain.listing import VideoSet
 VIDEOS, CLIPS = 32, 2
 CLIP = ClipOptions(frames=4, stride=4, size=48)
 NETWORK = BackboneOptions(backbone="tiny")
-RUNS = 5
+RUNS = 3
 
 
 def cpu_seconds(functions: list[Callable[[], Any]]) -> list[float]:

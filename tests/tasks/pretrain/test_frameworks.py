@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mlkit.core.errors import DivergedError, UsageError
-from mlkit.tasks.pretrain import losses
+from mlkit.tasks.pretrain import frameworks, losses
 from mlkit.tasks.pretrain.frameworks import MoCo, Taught, Views
 from mlkit.tasks.pretrain.queue import Queue
 
@@ -215,7 +215,8 @@ def test_shuffled_keys_change_nothing_when_norms_are_fixed() -> None:
 # --- collapse ---
 
 
-def test_a_collapse_stops_the_training() -> None:
+def test_a_collapse_stops_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frameworks, "LEAST_STEPS", 2)
     objective = framework("byol")
     with torch.no_grad():
         last = objective.model.projector[-1]
