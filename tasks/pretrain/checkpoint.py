@@ -35,6 +35,11 @@ class Trained:
     read: ReadOptions
     classes: tuple[str, ...] = ()
 
+    def options(self) -> dict[str, Any]:
+        """Return what the file says as options of a command."""
+        network, clip = self.backbone.model_dump(), self.clip.model_dump()
+        return {**network, **clip, "fps": self.read.fps}
+
 
 def part(config: Config, kind: type[Any]) -> Any:
     """Return the options of `config` that `kind` declares; what was not given stays not given."""

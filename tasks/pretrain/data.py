@@ -52,12 +52,13 @@ class RandomClips:
 
     def fetch(self, indices: Tensor, generator: torch.Generator) -> Views:
         """Return the clips of the videos `indices`, (rho, B, 3, T, S, S)."""
-        drawn = [clip for i in indices.tolist() for clip in self._draw(i, generator)]
+        drawn = [clip for i in indices.tolist() for clip in self.draw(i, generator)]
         clips = to_network(augment(torch.stack(drawn), self.options, generator))
         clips = clips.unflatten(0, (len(indices), -1)).transpose(0, 1).contiguous()
         return Views(clips, self.ids[indices])
 
-    def _draw(self, place: int, generator: torch.Generator) -> Iterator[Tensor]:
+    def draw(self, place: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the clips (T, 3, S, S) of one video, cut but not changed otherwise."""
         item, options, clip = self.footage[place], self.options, self.clip
         span = clip.frames * clip.stride
         if options.rate_jitter:
@@ -95,7 +96,7 @@ class LabelledClips:
 
     def fetch(self, indices: Tensor, generator: torch.Generator) -> Labelled:
         """Return a clip and the label of the videos `indices`."""
-        drawn = [next(self.clips._draw(i, generator)) for i in indices.tolist()]
+        drawn = [next(self.clips.draw(i, generator)) for i in indices.tolist()]
         clips = augment(torch.stack(drawn), self.clips.options, generator)
         return Labelled(to_network(clips), self.labels[indices])
 

@@ -23,7 +23,6 @@ from .apply import read_videos
 from .checkpoint import Trained, open_trained, part
 from .config import BackboneOptions, ClipOptions, FeaturesConfig, ReadOptions, ViewsOptions
 from .describe import outputs
-from .fit import describe_flat
 from .listing import VideoSet, open_set
 
 STREAM = Path("-")
@@ -60,7 +59,7 @@ def describe_videos(
     trained: Trained, videos: VideoSet, config: Any, runtime: Runtime, progress: Progress
 ) -> Described:
     """Return the features of videos; frames are kept in --cache, else for this run alone."""
-    config = config.model_copy(update=describe_flat(trained))
+    config = config.model_copy(update=trained.options())
     views = part(config, ViewsOptions)
     with tempfile.TemporaryDirectory(prefix="mlkit-frames-") as folder:
         found = read_videos(videos, config, Path(folder), runtime, progress)

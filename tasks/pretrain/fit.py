@@ -71,7 +71,7 @@ def train(
     runtime = start(run_options or RunOptions())
     run = Run.open(config.out, config.resume)
     trained = _encoder(config)
-    config = config.model_copy(update=describe_flat(trained))
+    config = config.model_copy(update=trained.options())
     data = _open(config, config.data, run, runtime, progress)
     labels, classes = class_numbers(_labels(data, config.data), str(config.data))
     check_lengths(data.footage, trained.clip, progress)
@@ -114,15 +114,6 @@ def _encoder(config: TrainConfig) -> Trained:
             "give an encoder of mlkit pretrain",
         )
     return trained
-
-
-def describe_flat(trained: Trained) -> dict[str, Any]:
-    """Return the options of a network's file as options of a command."""
-    return {
-        **trained.backbone.model_dump(),
-        **trained.clip.model_dump(),
-        "fps": trained.read.fps,
-    }
 
 
 def _open(config: Any, path: Any, run: Run, runtime: Runtime, progress: Progress) -> Gathered:
