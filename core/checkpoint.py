@@ -133,8 +133,8 @@ def _check_file(path: str | Path) -> None:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Return the state dict in any weights file: safetensors, or a torch file of tensors alone.
 
-    Wrappers (`state_dict`, `model`) and the prefix `module.` are removed. Torch files are read
-    with `weights_only=True`. Raises `CheckpointError` for anything else.
+    Wrappers (`state_dict`, `model`, `model_state`) and the prefix `module.` are removed. Torch
+    files are read with `weights_only=True`. Raises `CheckpointError` for anything else.
     """
     import torch
 
@@ -153,7 +153,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 f"{path} is not a file of plain tensors ({reason})",
                 "save it with torch.save(model.state_dict(), path), or as safetensors",
             ) from error
-    for wrapper in ("state_dict", "model"):
+    for wrapper in ("state_dict", "model", "model_state"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(

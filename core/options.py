@@ -102,11 +102,16 @@ class TrainOptions(Config):
         Field(ge=0, description="Use only the first N training samples; 0 uses all."),
     ] = 0
     optimizer: Annotated[
-        Literal["sgd", "adamw"], Flag(panel=TUNING), Field(description="Update rule.")
+        Literal["sgd", "adamw", "lars"], Flag(panel=TUNING), Field(description="Update rule.")
     ] = "sgd"
     momentum: Annotated[
-        float, Flag(panel=TUNING), Field(ge=0, lt=1, description="Momentum of SGD.")
+        float, Flag(panel=TUNING), Field(ge=0, lt=1, description="Momentum of SGD and LARS.")
     ] = 0.9
+    nesterov: Annotated[
+        bool,
+        Flag("--nesterov/--no-nesterov", panel=TUNING),
+        Field(description="Nesterov's form of the momentum."),
+    ] = False
     weight_decay: Annotated[
         float, Flag(panel=TUNING), Field(ge=0, description="Decay of the weights.")
     ] = 5e-4

@@ -45,6 +45,7 @@ class Objective(nn.Module):
     """
 
     model: nn.Module
+    decay_vectors = True  # whether the weight decay holds for biases and norms
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Return the losses of a batch."""
@@ -194,7 +195,9 @@ class _Trainer:
         self.total = options.steps or options.epochs * self.per_epoch
         self.save_every = options.save_every or self.per_epoch
         self.model = objective.model
-        self.optimizer = make_optimizer(objective, options, objective.rates())
+        self.optimizer = make_optimizer(
+            objective, options, objective.rates(), objective.decay_vectors
+        )
         self.scaler = torch.amp.GradScaler("cuda", enabled=runtime.precision == "fp16")
         self.average = _average(self.model, options.ema)
         self.step = 0

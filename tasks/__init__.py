@@ -58,6 +58,14 @@ METHODS = (
         True,
     ),
     Method(
+        "pretrain",
+        "pretrain",
+        "Learn a video encoder from videos without labels: clips of one video agree.",
+        "videos (any container, picture folders, NPY), with or without labels",
+        "an encoder or a classifier (.safetensors), features (.npz)",
+        True,
+    ),
+    Method(
         "recommend",
         "recommend",
         "Recommend items from several interests per user, with a dial for diversity.",

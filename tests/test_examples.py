@@ -22,6 +22,7 @@ SCRIPTS = {
         "heard: seven",
     ),
     "zeroshot": (["--hidden=32", "--epochs=4"], "cat.jpg shows: "),
+    "pretrain": (["--epochs=1"], "24 videos; the last clip finds its video's first: "),
     "denoise": (["--tol=1e-3"], "convex: True error at most: 0."),
     "upscale": (["--steps=2"], "error in grey levels below bicubic: True"),
     "reconstruct": (["--tol=1e-3"], "convex: True energy never rose: True"),

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "labelnoise-large": "labelnoise:large",
     "denoise": "denoise:compare",
     "reconstruct": "reconstruct:compare",
+    "pretrain": "pretrain:compare",
     "recommend": "recommend:compare",
     "transcribe": "transcribe:compare",
     "forecast": "forecast:compare",

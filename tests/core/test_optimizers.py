@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -136,3 +136,67 @@ def test_parameters_may_learn_at_rates_of_their_own() -> None:
     assert objective.model["slow"].tolist() == pytest.approx([-0.2])
     assert objective.model["fast"].tolist() == pytest.approx([-2])
     assert fitted.history[-1]["lr"] == pytest.approx(0.1)
+
+
+def lars(**options: Any) -> TrainOptions:
+    return TrainOptions(optimizer="lars", lr=0.5, **options)
+
+
+def test_lars_is_what_its_formula_says() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).double()
+    options = lars(momentum=0.9, weight_decay=0.01)
+    optimizer = make_optimizer(model, options, decay_vectors=False)
+    velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for _ in range(3):
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizer.zero_grad()
+        model(torch.randn(5, 4, dtype=torch.float64)).square().sum().backward()
+        for name, p in model.named_parameters():
+            assert p.grad is not None
+            w, g = before[name], p.grad.clone()
+            if w.dim() > 1:
+                ratio = 0.001 * w.norm() / (g.norm() + 0.01 * w.norm() + 1e-8)
+                g = ratio * (g + 0.01 * w)
+            velocity[name] = 0.9 * velocity[name] + g
+        optimizer.step()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p.detach(), before[name] - 0.5 * velocity[name])
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.01]
+
+
+def test_lars_does_not_mind_the_scale_of_the_loss() -> None:
+    moved = []
+    for scale in (1.0, 1000.0):
+        weight = nn.Parameter(torch.ones(3, 3))
+        holder = nn.Module()
+        holder.register_parameter("weight", weight)
+        optimizer = make_optimizer(holder, lars(momentum=0.0, weight_decay=0.0))
+        (scale * (weight * torch.arange(9.0).view(3, 3)).sum()).backward()
+        optimizer.step()
+        moved.append(weight.detach() - 1)
+    torch.testing.assert_close(*moved)
+
+
+def test_lars_leaves_a_tensor_of_zeros_to_plain_sgd() -> None:
+    holder = nn.Linear(3, 2)
+    nn.init.zeros_(holder.weight)
+    optimizer = make_optimizer(holder, lars(momentum=0.0, weight_decay=0.0))
+    holder(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(holder.weight.detach(), torch.full((2, 3), -0.5))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_biases_and_norms_need_not_decay(name: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    options = TrainOptions(optimizer=name, weight_decay=0.1)  # type: ignore[arg-type]
+    groups = make_optimizer(model, options, decay_vectors=False).param_groups
+    held = {group["weight_decay"]: [p.dim() for p in group["params"]] for group in groups}
+    assert held == {0.1: [2], 0.0: [1, 1, 1]}
+    assert [g["weight_decay"] for g in make_optimizer(model, options).param_groups] == [0.1]
+
+
+def test_nesterov_is_passed_on() -> None:
+    options = TrainOptions(nesterov=True)
+    assert make_optimizer(nn.Linear(2, 2), options).defaults["nesterov"] is True
