@@ -22,6 +22,7 @@ COMMANDS = (
     Row("denoise", "denoise:denoise", "Remove noise from pictures, with a proof.", METHODS),
     Row("forecast", "forecast:forecast", "Forecast a network of sensors.", METHODS),
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
+    Row("track", "track:track", "Follow objects through a video.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
@@ -45,6 +46,7 @@ TRAIN = (
     Row("denoise", "denoise:train_denoise", "Train the prior of denoise and reconstruct.", METHODS),
     Row("forecast", "forecast:train_forecast", "Train on sensors that keep their data.", METHODS),
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
+    Row("track", "track:train_track", "Train a tracker on sequences.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
 )
 EVAL = (
@@ -58,6 +60,7 @@ EVAL = (
     Row("denoise", "denoise:eval_denoise", "PSNR and SSIM, beside total variation.", METHODS),
     Row("forecast", "forecast:eval_forecast", "Errors per horizon and sensor.", METHODS),
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
+    Row("track", "track:eval_track", "HOTA, CLEAR and Identity at several rates.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
 )
 CHECK = (
@@ -66,6 +69,7 @@ CHECK = (
     Row("denoise", "denoise:check_denoise", "Are these images usable, and clean?", METHODS),
     Row("forecast", "forecast:check_forecast", "Are these series usable?", METHODS),
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
+    Row("track", "track:check_track", "Are these sequences usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
 )
 DATA = (
@@ -80,6 +84,7 @@ DATA = (
     Row("kspace", "reconstruct:data_kspace", "Simulate an MRI scan of an image.", METHODS),
     Row("forecast-synth", "forecast:data_forecast_synth", "Generate a motorway.", METHODS),
     Row("recommend-synth", "recommend:data_recommend_synth", "Generate a log of users.", METHODS),
+    Row("track-synth", "track:data_track_synth", "Generate videos of objects.", METHODS),
     Row("pseudo-labels", "transcribe:data_pseudo_labels", "Label audio, with doubt.", METHODS),
     Row("spoken-strings", "transcribe:data_spoken_strings", "Join recorded words.", METHODS),
 )
