@@ -77,7 +77,9 @@ def _given(config: TrackConfig, info: SequenceInfo) -> Rows:
 def _fits(config: TrackConfig, trained: Trained) -> None:
     """Refuse weights that were not trained for what is asked of them."""
     if trained.given != (config.det is not None):
-        asked, hint = ("--det", "train with --proposals") if config.det else ("no --det", "add --det")
+        asked, hint = (
+            ("--det", "train with --proposals") if config.det else ("no --det", "add --det")
+        )
         was = "to start at given boxes" if trained.given else "to find the objects itself"
         raise CheckpointError(
             f"{trained.name} was trained {was}, and {asked} was asked for",

@@ -137,5 +137,7 @@ def mixup(clip: Transformed, other: Transformed) -> Transformed:
 def _joined(truths: Sequence[Truth]) -> Truth:
     """Return the objects of all; one identity that occurs twice becomes two."""
     parts = [torch.cat(values) for values in zip(*truths, strict=True)]
-    owner = torch.arange(len(truths)).repeat_interleave(torch.tensor([len(t.boxes) for t in truths]))
+    owner = torch.arange(len(truths)).repeat_interleave(
+        torch.tensor([len(t.boxes) for t in truths])
+    )
     return Truth(parts[0], parts[1], parts[2] * len(truths) + owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class ConvNet(nn.Sequential):
     def __init__(self, width: int) -> None:
         super().__init__()
         channels = (3, width, 2 * width, 4 * width, 8 * width)
-        for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(channels)):
             block = nn.Sequential(
                 nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(8, after), nn.ReLU(),
                 nn.Conv2d(after, after, 3, 1, 1, bias=False, groups=1 if i > 1 else after),

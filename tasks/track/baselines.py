@@ -167,7 +167,9 @@ class Assigner:
         gap = np.maximum(moment.time_s - tracks.seen_s[rows], 1e-9)[:, None]
         velocity = (moment.boxes[columns] - tracks.boxes[rows]) / gap
         settled = tracks.hits[rows][:, None] > 1
-        tracks.velocity[rows] = np.where(settled, 0.5 * (tracks.velocity[rows] + velocity), velocity)
+        tracks.velocity[rows] = np.where(
+            settled, 0.5 * (tracks.velocity[rows] + velocity), velocity
+        )
         tracks.hits[rows] += 1
         tracks.boxes[rows] = moment.boxes[columns]
         tracks.seen_s[rows], tracks.misses[rows] = moment.time_s, 0
@@ -177,7 +179,7 @@ class Assigner:
 
 
 def assign(quality: Array, least: float) -> tuple[Array, Array]:
-    """Return (rows, columns) of the assignment with the largest sum, without pairs below `least`."""
+    """Return (rows, columns) of the best assignment, without its pairs below `least`."""
     rows, columns = linear_sum_assignment(-quality)
     good = quality[rows, columns] >= max(least, 1e-12)
     return rows[good], columns[good]

@@ -71,7 +71,7 @@ def save_model(path: str | Path, model: ColTrack, content: dict[str, Any]) -> No
 def open_trained(
     path: str | Path | None, device: str | torch.device = "cpu", **changed: Any
 ) -> Trained:
-    """Return the network in a file that mlkit wrote, or in a published .pth; None: the embedded one.
+    """Return the network in a file of mlkit or a published .pth; None: the embedded one.
 
     `changed` options must leave all shapes as they are. Raises `CheckpointError` otherwise.
     """

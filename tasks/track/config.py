@@ -202,7 +202,9 @@ class TrainConfig(ModelOptions, ClipOptions, ResumeOption):
     preset: Annotated[
         Literal["quick", "standard", "paper"],
         Flag("--preset"),
-        Field(description="Size of network and images; paper: ResNet-50, 300 queries, 1440 pixels."),
+        Field(
+            description="Size of network and images; paper: ResNet-50, 300 queries, 1440 pixels."
+        ),
     ] = "standard"
     init: Annotated[
         Path | None,
@@ -237,7 +239,9 @@ class PostOptions(Config):
     det: Annotated[
         str | None,
         Flag("--det", metavar="FILE|det|gt"),
-        Field(description="Boxes to track: a file, or the sequence's own det/det.txt or gt/gt.txt."),
+        Field(
+            description="Boxes to track: a file, or the sequence's own det/det.txt or gt/gt.txt."
+        ),
     ] = None
 
 
@@ -416,7 +420,9 @@ class SynthConfig(OverwriteOption):
     ] = Path("track-synth")
     videos: Annotated[int, Flag("--videos"), Field(ge=1, le=10_000, description="Sequences.")] = 4
     frames: Annotated[
-        int, Flag("--frames"), Field(ge=2, le=100_000, description="Frames of each, at 30 a second.")
+        int,
+        Flag("--frames"),
+        Field(ge=2, le=100_000, description="Frames of each, at 30 a second."),
     ] = 120
     width: Annotated[
         int, Flag("--frame-width"), Field(ge=64, le=1920, description="Width in pixels.")

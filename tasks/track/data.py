@@ -80,7 +80,12 @@ class Clips:
         options: ClipOptions,
         cache: MemoryCache | None = None,
     ) -> None:
-        self.footage, self.size, self.options, self.cache = footage, model_options.size, options, cache
+        self.footage, self.size, self.options, self.cache = (
+            footage,
+            model_options.size,
+            options,
+            cache,
+        )
         self.length = 1 if options.stage == "detect" else options.clip_length
         counts = [max(0, len(item.places) - self.length + 1) for item in footage]
         self.starts = np.cumsum([0, *counts])
@@ -178,7 +183,8 @@ def make_footage(
             kept = kept[kept.category == 1]
         if len(kept) and int(kept.category.max()) > classes:
             raise DataError(
-                f"{info.name} has category {int(kept.category.max())}, the network {classes} classes",
+                f"{info.name} has category {int(kept.category.max())}, "
+                f"the network {classes} classes",
                 "name them all with --classes",
             )
         count = len(info) - int(val * len(info))
@@ -186,4 +192,3 @@ def make_footage(
     if not any(len(item.rows) for item in footage):
         raise DataError("the sequences hold no objects that count", "see 'mlkit check track'")
     return footage
-

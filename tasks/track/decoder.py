@@ -47,12 +47,16 @@ class DecoderLayer(nn.Module):
         self.linear1, self.linear2 = nn.Linear(dim, ffn), nn.Linear(ffn, dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, position: Tensor, boxes: Tensor, memory: Memory, queries: Assembled) -> Tensor:
+    def forward(
+        self, x: Tensor, position: Tensor, boxes: Tensor, memory: Memory, queries: Assembled
+    ) -> Tensor:
         """Return contents (Q, d); `boxes` (Q, 4) are the references."""
         x = self.refine(x, position, queries)
         x = self.attend(x, position, queries.blocked)
         references = boxes[None, :, None] * torch.cat((memory.extent, memory.extent), -1)[:, None]
-        found = self.cross_attn((x + position)[None], references, memory.tokens, memory.shapes, memory.padding)
+        found = self.cross_attn(
+            (x + position)[None], references, memory.tokens, memory.shapes, memory.padding
+        )
         x = self.norm1(x + found[0])
         return self.norm3(x + self.linear2(self.linear1(x).relu()))
 
@@ -72,7 +76,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoded(NamedTuple):
-    """Per layer (first axis): `logits` (L, Q, C), `boxes` (L, Q, 4); and the last `content` (Q, d)."""
+    """Per layer: `logits` (L, Q, C), `boxes` (L, Q, 4); and the last `content` (Q, d)."""
 
     logits: Tensor
     boxes: Tensor
@@ -83,7 +87,15 @@ class Decoder(nn.Module):
     """Layers that share one class head and one box head."""
 
     def __init__(
-        self, dim: int, heads: int, levels: int, points: int, ffn: int, layers: int, classes: int, irm: bool
+        self,
+        dim: int,
+        heads: int,
+        levels: int,
+        points: int,
+        ffn: int,
+        layers: int,
+        classes: int,
+        irm: bool,
     ) -> None:
         super().__init__()
         self.dim = dim

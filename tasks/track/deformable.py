@@ -79,7 +79,9 @@ class DeformableAttention(nn.Module):
         maps = value.split([height * width for height, width in shapes], dim=1)
         found = []
         for level, ((height, width), part) in enumerate(zip(shapes, maps, strict=True)):
-            plane = part.transpose(1, 2).reshape(batch * self.heads, dim // self.heads, height, width)
+            plane = part.transpose(1, 2).reshape(
+                batch * self.heads, dim // self.heads, height, width
+            )
             found.append(
                 F.grid_sample(plane, grids[:, :, level], "bilinear", "zeros", align_corners=False)
             )

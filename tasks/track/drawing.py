@@ -25,8 +25,10 @@ def colour_of(identity: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_boxes(image: Array, rows: Rows, trails: Mapping[int, Sequence[Array]] | None = None) -> Array:
-    """Return a copy of a frame, uint8 (H, W, 3), with boxes, identities, and where they came from."""
+def draw_boxes(
+    image: Array, rows: Rows, trails: Mapping[int, Sequence[Array]] | None = None
+) -> Array:
+    """Return a copy of a frame, uint8 (H, W, 3), with boxes, identities and trails."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(image.copy())
@@ -48,7 +50,12 @@ def draw_boxes(image: Array, rows: Rows, trails: Mapping[int, Sequence[Array]] |
 
 
 def write_annotated(
-    path: Path, info: SequenceInfo, places: Sequence[int], rows: Rows, fps: float, progress: Progress
+    path: Path,
+    info: SequenceInfo,
+    places: Sequence[int],
+    rows: Rows,
+    fps: float,
+    progress: Progress,
 ) -> None:
     """Write the processed frames with their tracks as an MP4 that plays at their own speed."""
     trails: dict[int, list[Array]] = {}
@@ -77,7 +84,7 @@ def draw_sheet(path: Path, info: SequenceInfo, places: Sequence[int], rows: Rows
 
 
 def plot_rates(path: Path, curves: Mapping[str, Mapping[float, Mapping[str, float]]]) -> None:
-    """Draw HOTA and IDF1 against the frames processed per second of video, one curve per tracker."""
+    """Draw HOTA and IDF1 against the frames processed per second, one curve per tracker."""
     figure = new_figure(8, 3.4)
     for axes, metric in zip(figure.subplots(1, 2), ("HOTA", "IDF1"), strict=True):
         for name, points in curves.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ class MLP(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = pairwise(widths)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,5 +136,3 @@ def token_anchors(shapes: Shapes, extent: Tensor) -> Tensor:
         for level, (height, width) in enumerate(shapes)
     ]
     return torch.cat((centres, torch.cat(sides).expand(len(centres), -1, -1)), dim=-1)
-
-

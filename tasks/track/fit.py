@@ -52,7 +52,8 @@ def resolve(
             value = getattr(stored, name)
             if name in config.model_fields_set and getattr(config, name) != value:
                 raise CheckpointError(
-                    f"--{name.replace('_', '-')} {getattr(config, name)}: {config.init} has {value}",
+                    f"--{name.replace('_', '-')} {getattr(config, name)}: "
+                    f"{config.init} has {value}",
                     f"leave the option away, or train without --init {config.init}",
                 )
             for_config[name] = value
@@ -182,7 +183,9 @@ def validate(
             if not places:
                 continue
             given = item.rows if proposals else None
-            found = follow_queries(Trained("", model), item.info, places, PostOptions(), runtime, given)
+            found = follow_queries(
+                Trained("", model), item.info, places, PostOptions(), runtime, given
+            )
             total += score_sequence(item.rows, found.rows, found.frames)
         means[f"HOTA@{every}"] = total.summary()["HOTA"] / 100
     return {"score": sum(means.values()) / len(means), **means}

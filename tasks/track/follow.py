@@ -129,7 +129,6 @@ def follow_boxes(
     return Followed(join(parts), [info.numbers[place] for place in places], seconds)
 
 
-
 def unit_scores(rows: Rows) -> Rows:
     """Return detections with scores in [0, 1]: those of another scale become ranks.
 

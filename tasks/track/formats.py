@@ -267,7 +267,12 @@ def read_scalabel(path: str | Path) -> dict[str, Rows]:
             size = (float(box["x2"]) - corner[0], float(box["y2"]) - corner[1])
             if min(size) < 0:
                 raise ValueError(f"negative size of {label['id']} in frame {frame['frameIndex']}")
-            row = (int(frame["frameIndex"]) + 1, owner, (*corner, *size), numbers[label["category"]])
+            row = (
+                int(frame["frameIndex"]) + 1,
+                owner,
+                (*corner, *size),
+                numbers[label["category"]],
+            )
             videos.setdefault(video, []).append(row)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: an entry is damaged ({error})") from error

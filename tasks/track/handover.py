@@ -39,7 +39,9 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
     )  # fmt: skip
     plot = out / "rates.png"
     ours = evaluate(EvalConfig(data=sequence, every=EVERY), run_options, progress)
-    config = EvalConfig(data=sequence, every=EVERY, methods="iou,sort,histogram", det="gt", plot=plot)
+    config = EvalConfig(
+        data=sequence, every=EVERY, methods="iou,sort,histogram", det="gt", plot=plot
+    )
     scored = evaluate(config, run_options, progress)
     info = open_sequence(sequence)
     sheet = out / "frames.png"
@@ -47,7 +49,12 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
     result = Result(
         inputs={"data": "generated"},
         outputs={"report": str(out / "report.html"), "video": str(out / "tracks.mp4")},
-        metrics={"synth": made.metrics, "track": tracked.metrics, "coltrack": ours.metrics, **scored.metrics},
+        metrics={
+            "synth": made.metrics,
+            "track": tracked.metrics,
+            "coltrack": ours.metrics,
+            **scored.metrics,
+        },
         tables=(*tracked.tables, *ours.tables, *scored.tables),
         notes=("coltrack finds its objects itself; the baselines are given perfect boxes.",),
     )
@@ -78,6 +85,7 @@ def export(file: Path, out: Path, overwrite: bool, factory: str | None) -> Resul
         metrics={"relative_difference": difference, "bytes": out.stat().st_size},
         notes=(
             f"agrees with the original to {difference:.1e} of the largest output; takes RGB images "
-            f"in [0, 1], {example.shape[3]} x {example.shape[2]}; gives (cx, cy, w, h, probabilities)",
+            f"in [0, 1], {example.shape[3]} x {example.shape[2]}; "
+            "gives (cx, cy, w, h, probabilities)",
         ),
     )

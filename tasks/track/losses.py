@@ -20,7 +20,7 @@ FALSE = -3  # identity of a track that was never an object
 
 
 class Truth(NamedTuple):
-    """The objects of a frame: `boxes` (T, 4) (cx, cy, w, h), `labels` (T,) from 0, `identity` (T,)."""
+    """A frame's objects: `boxes` (T, 4) (cx, cy, w, h), `labels` (T,) from 0, `identity` (T,)."""
 
     boxes: Tensor
     labels: Tensor

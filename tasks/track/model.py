@@ -63,9 +63,7 @@ class ColTrack(nn.Module):
         self.options = options
         o, classes = options, len(options.class_names)
         self.pyramid = Pyramid(o.backbone, o.dim, o.levels, o.width)
-        self.encoder = Encoder(
-            o.dim, o.heads, o.levels, o.encoder_points, o.ffn, o.encoder_layers
-        )
+        self.encoder = Encoder(o.dim, o.heads, o.levels, o.encoder_points, o.ffn, o.encoder_layers)
         self.proposal_head = ProposalHead(o.dim, classes)
         self.decoder = Decoder(
             o.dim, o.heads, o.levels, o.decoder_points, o.ffn, o.decoder_layers, classes, o.irm
@@ -78,12 +76,14 @@ class ColTrack(nn.Module):
         nn.init.normal_(self.given_embed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Detect in images (B, 3, H, W) in [0, 1]: rows (B, N, 4 + C) of boxes and probabilities."""
+        """Detect in images (B, 3, H, W) in [0, 1]: boxes and probabilities (B, N, 4 + C)."""
         memory = self.encode(images)
         rows = []
         for index in range(len(images)):
             found = self.decode(memory.frame(index), self.no_tracks(images.device), last_only=True)
-            rows.append(torch.cat((found.decoded.boxes[-1], found.decoded.logits[-1].sigmoid()), -1))
+            rows.append(
+                torch.cat((found.decoded.boxes[-1], found.decoded.logits[-1].sigmoid()), -1)
+            )
         return torch.stack(rows)
 
     def no_tracks(self, device: torch.device | None = None) -> TrackQueries:
@@ -113,7 +113,9 @@ class ColTrack(nn.Module):
         """
         proposals = None
         if given is None:
-            proposals = self.proposal_head(memory.tokens, memory.shapes, memory.extent, memory.padding)
+            proposals = self.proposal_head(
+                memory.tokens, memory.shapes, memory.extent, memory.padding
+            )
             content, boxes = self._select(proposals)
         else:
             content = self.given_embed[0] + given.scores[:, None] * self.given_embed[1]

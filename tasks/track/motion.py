@@ -52,7 +52,9 @@ class Kalman:
         """Correct the filters `rows` by the boxes (m, 4) that were seen."""
         mean, covariance = self.mean[rows], self.covariance[rows]
         noise = (POSITION * np.maximum(mean[:, 3], 1.0))[:, None] ** 2
-        innovation = covariance[:, :4, :4] + np.einsum("ni,ij->nij", np.repeat(noise, 4, 1), np.eye(4))
+        innovation = covariance[:, :4, :4] + np.einsum(
+            "ni,ij->nij", np.repeat(noise, 4, 1), np.eye(4)
+        )
         gain = covariance[:, :, :4] @ np.linalg.inv(innovation)
         surprise = (_measure(boxes) - mean[:, :4])[..., None]
         self.mean[rows] = mean + (gain @ surprise)[..., 0]

@@ -79,7 +79,11 @@ class ClipLoss(Objective):
             denoising = make_denoising(
                 truth.boxes, truth.labels, self.model.label_enc, self.options.noise_pairs
             )
-            given = Given(truth.boxes, torch.ones_like(truth.boxes[:, 0])) if self.options.proposals else None
+            given = (
+                Given(truth.boxes, torch.ones_like(truth.boxes[:, 0]))
+                if self.options.proposals
+                else None
+            )
             frame = self.model.decode(memory.frame(place), tracks, given, denoising)
             target, inherited = assign(frame, tracks, truth)
             self.add_frame(sums, frame, truth, denoising, target, inherited)

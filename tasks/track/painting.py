@@ -108,28 +108,40 @@ def _cut_blob(image: Image.Image, random: np.random.Generator) -> Sprite:
     w, h = min(image.width, image.height * width / SIDE) * share, 0.0
     h = w * SIDE / width
     left, top = random.uniform(0, image.width - w), random.uniform(0, max(0, image.height - h))
-    patch = np.asarray(image.resize((width, SIDE), box=(left, top, left + w, min(image.height, top + h))))
+    patch = np.asarray(
+        image.resize((width, SIDE), box=(left, top, left + w, min(image.height, top + h)))
+    )
     v, u = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : width * 1j]
     angle = np.arctan2(v, u)
-    edge = 0.85 + sum(random.uniform(0, 0.07) * np.cos(k * angle + random.uniform(0, 6)) for k in (2, 3, 5))
+    edge = 0.85 + sum(
+        random.uniform(0, 0.07) * np.cos(k * angle + random.uniform(0, 6)) for k in (2, 3, 5)
+    )
     return _sprite(patch.astype(float), np.hypot(u, v) < edge)
 
 
 def paint_background(random: np.random.Generator, width: int, height: int) -> Image.Image:
     """Return a painted place: soft colours, a ground, and boxes of walls."""
     coarse = random.uniform(60, 190, (4, 6, 3)).astype(np.uint8)
-    image = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    image = np.asarray(
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    ).astype(float)
     for _ in range(random.integers(4, 14)):
         left, top = random.uniform(0, width), random.uniform(0, 0.7 * height)
         w, h = random.uniform(0.04, 0.3) * width, random.uniform(0.05, 0.5) * height
         part = image[int(top) : int(top + h), int(left) : int(left + w)]
         part[:] = 0.4 * part + 0.6 * _colour(random)
-    texture = np.asarray(Image.fromarray(
-        random.uniform(0, 255, (height // 3, width // 3)).astype(np.uint8)).resize((width, height)))
-    return Image.fromarray(np.clip(image + (texture[..., None] - 127) * 0.15, 0, 255).astype(np.uint8))  # fmt: skip
+    texture = np.asarray(
+        Image.fromarray(random.uniform(0, 255, (height // 3, width // 3)).astype(np.uint8)).resize(
+            (width, height)
+        )
+    )
+    image = np.clip(image + (texture[..., None] - 127) * 0.15, 0, 255)
+    return Image.fromarray(image.astype(np.uint8))
 
 
-def cut_background(images: Sequence[File], random: np.random.Generator, width: int, height: int) -> Image.Image:
+def cut_background(
+    images: Sequence[File], random: np.random.Generator, width: int, height: int
+) -> Image.Image:
     """Cut a part of a random image, with the aspect of the frame."""
     image = read_image(images[random.integers(len(images))])
     scale = min(image.width / width, image.height / height) * random.uniform(0.6, 1)

@@ -18,7 +18,9 @@ class Collect(nn.Module):
         """Return (R, d) from queries (R, d); `strangers` (R, R) is True at other tracks."""
         placed = x + position
         gathered = self.self_attn_cross(placed, placed, x, attn_mask=strangers, need_weights=False)
-        found: Tensor = self.self_attn(gathered[0], x, x, attn_mask=strangers, need_weights=False)[0]
+        found: Tensor = self.self_attn(gathered[0], x, x, attn_mask=strangers, need_weights=False)[
+            0
+        ]
         return found
 
 

@@ -72,7 +72,7 @@ def evaluate(
 
 
 def _stored(config: EvalConfig, truths: Truths) -> dict[str, Rows]:
-    """Return the result files of all sequences. Raises `DataError` when one is missing or too long."""
+    """Return the results of all sequences. Raises `DataError` when one is missing or too long."""
     assert config.results is not None
     found = {}
     for info, _ in truths:
@@ -149,7 +149,9 @@ def _result(
         inputs={"data": str(config.data), "sequences": [info.name for info, _ in truths]},
         outputs=outputs,
         metrics=metrics,
-        tables=(Table("Scores on every k-th frame, %", ("tracker", "k", "sequence", *columns), rows),),
+        tables=(
+            Table("Scores on every k-th frame, %", ("tracker", "k", "sequence", *columns), rows),
+        ),
     )
 
 
@@ -169,4 +171,3 @@ def _curves(
         }
         for name, by_interval in table.items()
     }
-

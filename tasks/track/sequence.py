@@ -86,7 +86,9 @@ class SequenceInfo:
         """
         if every > 1 or fps >= self.fps:
             if self.fps * 1.001 < fps < 1e9 and progress is not None:
-                progress.warn(f"--fps {fps:g} is more than {self.name} has ({self.fps:g}): all used")
+                progress.warn(
+                    f"--fps {fps:g} is more than {self.name} has ({self.fps:g}): all used"
+                )
             return list(range(0, len(self), every))
         times = np.asarray(self.times)
         wanted = np.arange(int(np.floor(times[-1] * fps + 1e-6)) + 1) / fps
@@ -115,7 +117,9 @@ def find_sequences(path: str | Path, progress: Progress | None = None) -> list[S
     """Return the sequence `path`, or those in the folder `path`, sorted by name."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist", "give a MOTChallenge sequence, or a folder of them")
+        raise DataError(
+            f"{path} does not exist", "give a MOTChallenge sequence, or a folder of them"
+        )
     folders = [p for p in sorted(path.iterdir()) if _is_mot(p)] if path.is_dir() else []
     if _is_mot(path) or not folders:
         return [open_sequence(path, progress)]
@@ -219,7 +223,7 @@ def _decode(path: Path, places: Sequence[int]) -> Iterator[Array]:
 
 
 def to_tensor(image: Array, longer: int) -> Tensor:
-    """Scale a frame, uint8 (H, W, 3), so that its longer side has `longer` pixels: (3, h, w) in [0, 1]."""
+    """Scale a frame, uint8 (H, W, 3), to a longer side of `longer` pixels: (3, h, w) in [0, 1]."""
     from PIL import Image
 
     height, width = image.shape[:2]

@@ -54,7 +54,9 @@ def make_scene(config: SynthConfig, video: int, sprites: list[Sprite], images: l
     random = np.random.default_rng((config.seed, video))
     width, height = config.width, config.height
     large = (round(MARGIN * width), round(MARGIN * height))
-    background = cut_background(images, random, *large) if images else paint_background(random, *large)
+    background = (
+        cut_background(images, random, *large) if images else paint_background(random, *large)
+    )
     view = camera(random, config.frames, width)
     count = int(random.integers(min(3, config.objects), config.objects + 1))
     looks, twins = _looks(random, count, sprites)
@@ -68,13 +70,19 @@ def make_scene(config: SynthConfig, video: int, sprites: list[Sprite], images: l
         paths.append(path)
         owner.append(numbers)
     pillars = [
-        (int(random.uniform(0, large[0])), int(random.uniform(0.03, 0.08) * width), float(random.random()))
+        (
+            int(random.uniform(0, large[0])),
+            int(random.uniform(0.03, 0.08) * width),
+            float(random.random()),
+        )
         for _ in range(random.integers(0, 3))
     ]
     return Scene(background, view, paths, looks, owner, pillars, twins / count)
 
 
-def _looks(random: np.random.Generator, count: int, sprites: list[Sprite]) -> tuple[list[Sprite], int]:
+def _looks(
+    random: np.random.Generator, count: int, sprites: list[Sprite]
+) -> tuple[list[Sprite], int]:
     """Return a sprite per object and how many are twins: half of the groups share one look."""
     looks: list[Sprite] = []
     twins = 0
@@ -138,7 +146,9 @@ def _view(background: Image.Image, view: Array, width: int, height: int) -> Arra
     left = np.clip(background.width / 2 - w / 2 + x, 0, background.width - w)
     top = np.clip(background.height / 2 - h / 2 + y, 0, background.height - h)
     box = (left, top, left + w, top + h)
-    return np.asarray(background.resize((width, height), Image.Resampling.BILINEAR, box)).astype(np.float32)
+    return np.asarray(background.resize((width, height), Image.Resampling.BILINEAR, box)).astype(
+        np.float32
+    )
 
 
 def _pillar(empty: Array, left: int, width: int) -> tuple[Array, int, int] | None:
@@ -166,7 +176,9 @@ def synthesise(config: SynthConfig, progress: Progress | None = None) -> Result:
     progress = progress or Silent()
     names = [f"synth-{video + 1:04d}" for video in range(config.videos)]
     if not config.overwrite and any((config.out / name).exists() for name in names):
-        raise DataError(f"{config.out} holds sequences already", "pass --overwrite, or another --out")
+        raise DataError(
+            f"{config.out} holds sequences already", "pass --overwrite, or another --out"
+        )
     images = find_images(config.backgrounds) if config.backgrounds else []
     random = np.random.default_rng((config.seed, config.videos, 2))
     sprites = cut_sprites(config.sprites, random) if config.sprites else []
@@ -176,7 +188,9 @@ def synthesise(config: SynthConfig, progress: Progress | None = None) -> Result:
             scene = make_scene(config, video, sprites, images)
             found = []
             for number, (pixels, truth) in enumerate(render(scene, config, video), 1):
-                write_bytes(config.out / name / "img1" / f"{number:06d}.jpg", _jpeg(pixels, config, video))
+                write_bytes(
+                    config.out / name / "img1" / f"{number:06d}.jpg", _jpeg(pixels, config, video)
+                )
                 found.append(truth)
                 task.advance()
             rows.append(write_sequence(config.out / name, name, config, found))
@@ -185,7 +199,9 @@ def synthesise(config: SynthConfig, progress: Progress | None = None) -> Result:
 
 
 def _jpeg(pixels: Array, config: SynthConfig, video: int) -> bytes:
-    quality = config.quality or 40 + int(np.random.default_rng((config.seed, video, 3)).integers(51))
+    quality = config.quality or 40 + int(
+        np.random.default_rng((config.seed, video, 3)).integers(51)
+    )
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -228,7 +244,9 @@ def _report(config: SynthConfig, rows: list[Rows], twins: list[float]) -> Result
     return Result(
         outputs={"folder": str(config.out)},
         metrics=metrics,
-        tables=(Table("Boxes of one object, k frames apart", ("k", "mean IoU", "IoU below 0.2"), table),),
+        tables=(
+            Table("Boxes of one object, k frames apart", ("k", "mean IoU", "IoU below 0.2"), table),
+        ),
         notes=(
             f"{config.videos} videos, {metrics['objects']} objects, {100 * metrics['twins']:.0f} % "
             f"twins, {100 * metrics['occluded']:.0f} % of boxes occluded",

@@ -16,7 +16,7 @@ MODES = ("straight", "dance", "circle", "drift")
 
 @dataclass(frozen=True)
 class Path:
-    """One object: `centre` (T, 2) pixels, `height` (T,), `angle` (T,) degrees, `flap` (T,) in [-1, 1].
+    """One object: `centre` (T, 2), `height` (T,) in pixels, `angle` (T,) in degrees, `flap` (T,).
 
     `aspect` is width over height, `depth` orders objects (larger is nearer).
     """
@@ -35,7 +35,9 @@ class Path:
         return np.concatenate((self.centre - size / 2, size), 1)
 
 
-def simulate(random: np.random.Generator, frames: int, width: int, height: int, aspect: float) -> Path:
+def simulate(
+    random: np.random.Generator, frames: int, width: int, height: int, aspect: float
+) -> Path:
     """Draw the path of an object: pieces of straight, dancing, circling and drifting motion.
 
     It moves 0.01 to 0.15 of its width per frame, stops or turns round now and then, changes its
@@ -48,9 +50,13 @@ def simulate(random: np.random.Generator, frames: int, width: int, height: int, 
     centre = _inside(start + np.cumsum(velocity, 0), width, height)
     time = np.arange(frames) / FPS
     grow = 1 + 0.2 * np.sin(2 * np.pi * (random.uniform(0.02, 0.1) * time + random.random()))
-    lean = random.uniform(0, 8) * np.sin(2 * np.pi * (random.uniform(0.1, 0.6) * time + random.random()))
+    lean = random.uniform(0, 8) * np.sin(
+        2 * np.pi * (random.uniform(0.1, 0.6) * time + random.random())
+    )
     flap = np.sin(2 * np.pi * (random.uniform(0.5, 2) * time + random.random()))
-    return Path(centre, tall * grow, lean, flap * random.uniform(0, 1), aspect, float(random.random()))
+    return Path(
+        centre, tall * grow, lean, flap * random.uniform(0, 1), aspect, float(random.random())
+    )
 
 
 def _velocities(random: np.random.Generator, frames: int, speed: float) -> Array:
@@ -70,7 +76,9 @@ def _velocities(random: np.random.Generator, frames: int, speed: float) -> Array
         else:
             angle = np.full(len(time), heading)
         pace = np.where(_stops(random, time), 0.0, speed) * _reversals(random, time)
-        found[begin : begin + len(time)] = pace[:, None] * np.stack((np.cos(angle), 0.4 * np.sin(angle)), 1)
+        found[begin : begin + len(time)] = pace[:, None] * np.stack(
+            (np.cos(angle), 0.4 * np.sin(angle)), 1
+        )
         heading, begin = float(angle[-1]) + random.normal(0, 0.6), begin + length
     return found
 
@@ -109,7 +117,9 @@ def camera(random: np.random.Generator, frames: int, width: int) -> Array:
         return np.concatenate((np.zeros((frames, 2)), np.ones((frames, 1))), 1)
     kernel = np.hanning(2 * FPS)
     noise = random.normal(size=(frames + 2 * FPS, 3))
-    smooth = np.stack([np.convolve(noise[:, i], kernel, "same")[FPS : FPS + frames] for i in range(3)], 1)
+    smooth = np.stack(
+        [np.convolve(noise[:, i], kernel, "same")[FPS : FPS + frames] for i in range(3)], 1
+    )
     most = 0.02 * width
     steps = np.clip(smooth * random.uniform(0.02, 0.1) * 0.05 * width, -most, most)
     walk = np.cumsum(steps[:, :2], 0)

@@ -27,7 +27,10 @@ def tiny_model(seed: int = 0, **changed: object) -> ColTrack:
     """Return an untrained small network whose heads are not zero."""
     torch.manual_seed(seed)
     model = ColTrack(TINY.model_copy(update=changed)).eval()
-    for parameter in (*model.decoder.bbox_embed.parameters(), *model.decoder.class_embed.parameters()):
+    for parameter in (
+        *model.decoder.bbox_embed.parameters(),
+        *model.decoder.class_embed.parameters(),
+    ):
         torch.nn.init.normal_(parameter, std=0.3)
     return model
 

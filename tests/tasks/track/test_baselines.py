@@ -13,7 +13,9 @@ from .helpers import paint, straight_tracks
 METHODS: list[Baseline] = ["iou", "cv", "sort", "byte", "histogram"]
 
 
-def follow(method: Baseline, every: int = 1, speed: float = 2.0, frames: int = 12) -> list[list[int]]:
+def follow(
+    method: Baseline, every: int = 1, speed: float = 2.0, frames: int = 12
+) -> list[list[int]]:
     rows = straight_tracks(frames, speed)
     tracker, found = Assigner(method), []
     for frame in range(1, frames + 1, every):
@@ -93,7 +95,10 @@ def test_kalman_is_the_textbook_filter() -> None:
             z = np.concatenate((seen[i, :2] + seen[i, 2:] / 2, seen[i, 2:]))
             s = look @ covariance @ look.T + (mean[3] / 20) ** 2 * np.eye(4)
             gain = covariance @ look.T @ np.linalg.inv(s)
-            mean, covariance = mean + gain @ (z - look @ mean), (np.eye(8) - gain @ look) @ covariance
+            mean, covariance = (
+                mean + gain @ (z - look @ mean),
+                (np.eye(8) - gain @ look) @ covariance,
+            )
         assert np.allclose(filters.mean[i], mean)
         assert np.allclose(filters.covariance[i], covariance)
 

@@ -68,7 +68,11 @@ def test_scalabel(tmp_path: Path) -> None:
         }
 
     path = tmp_path / "labels.json"
-    entries = [entry("a", 0, "x", "car"), entry("a", 1, "x", "car"), entry("b", 0, "y", "pedestrian")]
+    entries = [
+        entry("a", 0, "x", "car"),
+        entry("a", 1, "x", "car"),
+        entry("b", 0, "y", "pedestrian"),
+    ]
     path.write_text(json.dumps([*entries, {"videoName": "a", "frameIndex": 2, "labels": None}]))
     videos = read_scalabel(path)
     assert set(videos) == {"a", "b"}

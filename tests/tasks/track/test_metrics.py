@@ -20,7 +20,7 @@ def corrupted(truth: Rows, seed: int) -> Rows:
     boxes[:, 2:] = np.maximum(boxes[:, 2:], 2)
     identity = np.where(random.random(len(kept)) < 0.1, 90 + kept.frame % 3, kept.identity)
     extra = random.integers(1, int(truth.frame.max()) + 1, 6)
-    clutter = make_rows(extra, 500 + np.arange(6), random.uniform(0, 60, (6, 4)) + (0, 0, 5, 5))
+    clutter = make_rows(extra, 500 + np.arange(6), random.uniform(5, 60, (6, 4)))
     found = join([make_rows(kept.frame, identity, boxes), clutter])
     _, first = np.unique(np.stack((found.frame, found.identity)), axis=1, return_index=True)
     return found[np.sort(first)]
@@ -52,7 +52,9 @@ def test_perfect_results_are_perfect() -> None:
 def test_identities_that_swap_halfway() -> None:
     truth = straight_tracks()
     late = truth.frame > 6
-    swapped = make_rows(truth.frame, np.where(late, 3 - truth.identity, truth.identity), truth.boxes)
+    swapped = make_rows(
+        truth.frame, np.where(late, 3 - truth.identity, truth.identity), truth.boxes
+    )
     scores = score_sequence(truth, swapped, range(1, 13)).summary()
     assert scores["IDF1"] == pytest.approx(50)
     assert scores["AssA"] == pytest.approx(100 / 3)
