@@ -25,7 +25,6 @@ COCO_CLASSES = 91  # the published head; its class 0 means nothing, 1 is a pedes
 RENAMES = (
     (r"^dino\.", ""),
     (r"^backbone\.0\.body\.", "pyramid.backbone.body."),
-    (r"\.body\.layer([234])\.", lambda m: f".body.layer{m[1]}."),
     (r"^input_proj\.", "pyramid.input_proj."),
     (r"^transformer\.level_embed", "pyramid.level_embed"),
     (r"^transformer\.encoder\.", "encoder."),
@@ -37,7 +36,7 @@ RENAMES = (
 )  # fmt: skip
 # Copies of what the heads of layer 0 hold, and parts that the method does not use.
 DROPPED = (
-    r"^(transformer\.decoder\.)?(bbox|class)_embed\.\d+\.",
+    r"^(decoder\.)?(bbox|class)_embed\.\d+\.",
     r"num_batches_tracked$",
     r"^track_embed\.|^post_process|^criterion",
 )
