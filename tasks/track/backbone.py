@@ -46,7 +46,7 @@ class ConvNet(nn.Sequential):
             self.add_module(f"layer{i + 1}", block)
         self.widths = channels[3:]
 
-    def forward(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps at strides 8 and 16."""
         maps = []
         for block in self:
@@ -72,6 +72,9 @@ class ResNet(nn.Module):
 
 class Pyramid(nn.Module):
     """Backbone, projections to one width, position and level embeddings."""
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, backbone: str, dim: int, levels: int, width: int = 16) -> None:
         super().__init__()

@@ -276,8 +276,9 @@ def read_scalabel(path: str | Path) -> dict[str, Rows]:
             videos.setdefault(video, []).append(row)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: an entry is damaged ({error})") from error
-    return {
-        name: make_rows(*zip(*((f, i, b) for f, i, b, _ in rows), strict=True),
-                        category=[c for *_, c in rows])
-        for name, rows in videos.items()
-    }  # fmt: skip
+    return {name: _video_rows(rows) for name, rows in videos.items()}
+
+
+def _video_rows(rows: Sequence[tuple[Any, ...]]) -> Rows:
+    frame, identity, boxes, category = zip(*rows, strict=True)
+    return make_rows(frame, identity, boxes, 1.0, category)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from ...core.errors import UsageError
 from ...core.export import export_network
 from ...core.files import check_writable
 from ...core.options import RunOptions
@@ -17,6 +19,8 @@ from .checkpoint import open_trained
 from .config import EvalConfig, SynthConfig, TrackConfig
 from .drawing import draw_sheet
 from .formats import read_results
+from .geometry import to_box
+from .model import ColTrack
 from .score import evaluate
 from .sequence import open_sequence
 from .synth import synthesise
@@ -69,23 +73,41 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
     return result
 
 
-def export(file: Path, out: Path, overwrite: bool, factory: str | None) -> Result:
-    """Export the detector of the network: images (B, 3, H, W) to boxes and probabilities.
+class _Detector(nn.Module):
+    """Backbone, encoder and proposals: the part that finds objects in single frames."""
 
-    Tracks live in Python; run times get the part that finds objects in single frames.
+    def __init__(self, model: ColTrack) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, H, W) in [0, 1] into boxes and probabilities (B, N, 4 + C)."""
+        memory = self.model.encode(images)
+        found = self.model.proposal_head(
+            memory.tokens, memory.shapes, memory.extent, memory.padding
+        )
+        return torch.cat((to_box(found.anchors), found.logits.sigmoid()), dim=-1)
+
+
+def export(file: Path, out: Path, overwrite: bool, factory: str | None) -> Result:
+    """Export the detector of the network: images (B, 3, H, W) to proposals (B, N, 4 + C).
+
+    Tracks live in Python. Raises `UsageError` for networks that start at given boxes.
     """
     trained = open_trained(file)
+    if trained.given:
+        raise UsageError(f"{file} starts at given boxes: there is no detector to export")
     size = trained.options.size
     generator = torch.Generator().manual_seed(0)
     example = torch.rand(2, 3, round(size * 9 / 16), size, generator=generator)
-    difference = export_network(trained.model, example, out, overwrite)
+    difference = export_network(_Detector(trained.model), example, out, overwrite)
     return Result(
         inputs={"model": str(file)},
         outputs={"model": str(out)},
         metrics={"relative_difference": difference, "bytes": out.stat().st_size},
         notes=(
             f"agrees with the original to {difference:.1e} of the largest output; takes RGB images "
-            f"in [0, 1], {example.shape[3]} x {example.shape[2]}; "
-            "gives (cx, cy, w, h, probabilities)",
+            f"in [0, 1], {example.shape[3]} x {example.shape[2]}; gives (cx, cy, w, h, "
+            "probabilities) of every token, of which the best are objects",
         ),
     )

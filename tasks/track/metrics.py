@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -118,10 +119,8 @@ def _align(truth: Rows, found: Rows, frames: Sequence[int]) -> _Frames:
         wanted = here.valid & (here.category == PERSON)
         stays = ~_on_distractors(here, overlaps)
         kept.append((here[wanted], there[stays], overlaps[wanted][:, stays]))
-    truths, founds = (
-        np.unique(np.concatenate([item[k].identity for item in kept] or [np.zeros(0, np.int64)]))
-        for k in (0, 1)
-    )
+    truths = _distinct([here.identity for here, _, _ in kept])
+    founds = _distinct([there.identity for _, there, _ in kept])
     return _Frames(
         [np.searchsorted(truths, here.identity) for here, _, _ in kept],
         [np.searchsorted(founds, there.identity) for _, there, _ in kept],
@@ -129,6 +128,10 @@ def _align(truth: Rows, found: Rows, frames: Sequence[int]) -> _Frames:
         len(truths),
         len(founds),
     )
+
+
+def _distinct(identities: Sequence[Array]) -> Array:
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *identities]))
 
 
 def _on_distractors(truth: Rows, overlaps: Array) -> Array:
@@ -143,7 +146,7 @@ def _on_distractors(truth: Rows, overlaps: Array) -> Array:
     return dropped
 
 
-def _hota(data: _Frames) -> dict[str, Array]:
+def _hota(data: _Frames) -> dict[str, Any]:
     together = np.zeros((data.truths, data.founds))
     truths, founds = np.zeros(data.truths), np.zeros(data.founds)
     for here, there, overlaps in zip(data.truth, data.found, data.overlaps, strict=True):
@@ -174,7 +177,7 @@ def _hota(data: _Frames) -> dict[str, Array]:
     }
 
 
-def _clear(data: _Frames) -> dict[str, float]:
+def _clear(data: _Frames) -> dict[str, Any]:
     """Match frame by frame, preferring the pairs of the frame before."""
     last = np.full(data.truths, -1)  # the last identity of each truth, however long ago
     before = np.full(data.truths, -1)  # its identity in the frame before
@@ -212,7 +215,7 @@ def _clear(data: _Frames) -> dict[str, float]:
     }
 
 
-def _identity(data: _Frames) -> dict[str, int]:
+def _identity(data: _Frames) -> dict[str, Any]:
     """Match whole identities one to one so that most boxes agree."""
     together = np.zeros((data.truths, data.founds))
     truths, founds = np.zeros(data.truths), np.zeros(data.founds)

@@ -134,7 +134,7 @@ def _result(
     for name, by_interval in table.items():
         for every, scores in by_interval.items():
             total = sum(scores.values(), Scores())
-            parts = {**scores, "combined": total} if len(scores) > 1 else scores
+            parts = {**scores, "all": total} if len(scores) > 1 else scores
             entry: dict[str, Any] = {part: value.summary() for part, value in parts.items()}
             for part, summary in entry.items():
                 values = [_text(column, summary[column]) for column in columns]
