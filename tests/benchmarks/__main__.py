@@ -23,6 +23,7 @@ BENCHMARKS = {
     "recommend": "recommend:compare",
     "transcribe": "transcribe:compare",
     "forecast": "forecast:compare",
+    "track": "track:compare",
 }
 
 

@@ -16,8 +16,8 @@ from ..tasks.track.helpers import straight_tracks, tiny_model, write_mot
 
 Mlkit = Callable[..., Any]
 TINY = ["--width", "8", "--dim", "32", "--heads", "4", "--encoder-layers", "0", "--ffn", "32",
-        "--decoder-layers", "2", "--queries", "8", "--size", "64", "--clip-length", "2", "--noise-pairs", "4",
-        "--steps", "4", "--save-every", "2"]  # fmt: skip
+        "--decoder-layers", "2", "--queries", "8", "--size", "64", "--clip-length", "2",
+        "--noise-pairs", "4", "--steps", "4", "--save-every", "2"]  # fmt: skip
 
 
 @pytest.fixture

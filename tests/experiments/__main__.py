@@ -40,6 +40,9 @@ EXPERIMENTS = {
     "forecast-table": "forecast:table",
     "forecast-week": "forecast:week",
     "forecast-inductive": "forecast:inductive",
+    "track-association": "track:association",
+    "track-learned": "track:learned",
+    "track-synthetic": "track:synthetic",
     "recommend-table": "recommend:table",
     "recommend-remedies": "recommend:remedies",
 }
