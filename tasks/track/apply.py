@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import CheckpointError, DataError, UsageError
+from ...core.errors import DataError, UsageError
 from ...core.files import check_writable, write_bytes
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
@@ -76,15 +76,7 @@ def _given(config: TrackConfig, info: SequenceInfo) -> Rows:
 
 def _fits(config: TrackConfig, trained: Trained) -> None:
     """Refuse weights that were not trained for what is asked of them."""
-    if trained.given != (config.det is not None):
-        asked, hint = (
-            ("--det", "train with --proposals") if config.det else ("no --det", "add --det")
-        )
-        was = "to start at given boxes" if trained.given else "to find the objects itself"
-        raise CheckpointError(
-            f"{trained.name} was trained {was}, and {asked} was asked for",
-            f"{hint}, or give other --weights",
-        )
+    trained.require(config.det)
     names = trained.options.class_names
     if config.category is not None and config.category not in names:
         raise UsageError(

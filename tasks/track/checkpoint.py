@@ -60,6 +60,17 @@ class Trained:
         """True when it was trained to start at given boxes."""
         return bool(self.content.get("clips", {}).get("proposals", False))
 
+    def require(self, det: str | None) -> None:
+        """Refuse weights trained for given boxes where there are none, and the other way round."""
+        if self.given == (det is not None):
+            return
+        was = "to start at given boxes" if self.given else "to find the objects itself"
+        asked, hint = ("--det", "train with --proposals") if det else ("no --det", "add --det")
+        raise CheckpointError(
+            f"{self.name} was trained {was}, and {asked} was asked for",
+            f"{hint}, or give other --weights",
+        )
+
 
 def save_model(path: str | Path, model: ColTrack, content: dict[str, Any]) -> None:
     """Write the network and its options; `content` has "clips", "training", "metrics"."""

@@ -36,8 +36,8 @@ def draw_boxes(
     thick = max(1, round(max(picture.size) / 400))
     for identity, box in zip(rows.identity.tolist(), rows.boxes, strict=True):
         colour = colour_of(identity)
-        left, top, right, bottom = *box[:2], *(box[:2] + box[2:])
-        pen.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=thick)
+        left, top, width, height = box.tolist()
+        pen.rectangle((left, top, left + width, top + height), outline=colour, width=thick)
         text = str(identity)
         size = pen.textbbox((0, 0), text)
         corner = (max(0.0, left), max(0.0, top - size[3] - 2))

@@ -143,7 +143,7 @@ def cut_background(
     images: Sequence[File], random: np.random.Generator, width: int, height: int
 ) -> Image.Image:
     """Cut a part of a random image, with the aspect of the frame."""
-    image = read_image(images[random.integers(len(images))])
+    image = read_image(images[int(random.integers(len(images)))])
     scale = min(image.width / width, image.height / height) * random.uniform(0.6, 1)
     w, h = width * scale, height * scale
     left, top = random.uniform(0, image.width - w), random.uniform(0, image.height - h)
@@ -160,7 +160,7 @@ def place_sprite(sprite: Sprite, path: Path, frame: int, blur: float) -> tuple[A
     picture = sprite.picture.resize((w, h), Image.Resampling.BILINEAR, reducing_gap=2)
     if abs(path.angle[frame]) > 1:
         picture = picture.rotate(float(path.angle[frame]), Image.Resampling.BILINEAR)
-    patch = np.asarray(picture).astype(np.float32)
+    patch: Array = np.asarray(picture).astype(np.float32)
     swing = round(0.08 * w * path.flap[frame])
     if swing:  # the lower half swings against the upper one
         patch = np.concatenate((patch[: h // 2], np.roll(patch[h // 2 :], swing, 1)))
@@ -178,7 +178,7 @@ def compose(canvas: Array, patches: Sequence[tuple[Array, int, int]]) -> Array:
     """
     height, width = canvas.shape[:2]
     seen = np.zeros(len(patches))
-    windows = []
+    windows: list[tuple[slice, slice, Array] | None] = []
     for patch, left, top in patches:
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(width, left + patch.shape[1]), min(height, top + patch.shape[0])

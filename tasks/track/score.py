@@ -40,42 +40,35 @@ def evaluate(
     if config.plot is not None:
         check_writable(config.plot)
     truths = open_truths(config.data, progress)
-    if config.results is not None:
-        found = _stored(config, truths)
-        trackers = [config.results.name]
-    else:
-        if any(name != "coltrack" for name in config.trackers) and config.det is None:
-            raise UsageError("--methods: baselines need boxes", "add --det det, gt or FILE")
-        found, trackers = {}, config.trackers
+    if config.results is None and config.trackers != ["coltrack"] and config.det is None:
+        raise UsageError("--methods: baselines need boxes", "add --det det, gt or FILE")
     runtime = start(run_options or RunOptions())
+    stored = _stored(config, truths)
     trained = None
-    if config.results is None and "coltrack" in trackers:
+    if config.results is None and "coltrack" in config.trackers:
         trained = open_trained(config.weights, runtime.device)
-    table: dict[str, dict[int, dict[str, Scores]]] = {}
-    speeds: dict[str, dict[int, float]] = {}
+        trained.require(config.det)
+    trackers = config.trackers if config.results is None else [config.results.name]
+    table: dict[str, dict[int, dict[str, Scores]]] = {name: {} for name in trackers}
     for name in trackers:
-        table[name], speeds[name] = {}, {}
         for every in config.intervals:
-            scores: dict[str, Scores] = {}
-            seconds, frames = 0.0, 0
+            scores = {}
             for info, truth in truths:
                 places = _places(config, info, every)
                 if config.results is not None:
-                    done = Followed(found[info.name], [info.numbers[p] for p in places], {})
+                    done = Followed(stored[info.name], [info.numbers[p] for p in places], {})
                 else:
                     done = _follow(name, config, info, truth, places, trained, runtime, progress)
                 scores[info.name] = score_sequence(truth, done.rows, done.frames)
-                seconds, frames = seconds + sum(done.seconds.values()), frames + len(places)
             table[name][every] = scores
-            speeds[name][every] = frames / seconds if seconds else 0.0
-    return _result(config, truths, table, speeds)
+    return _result(config, truths, table)
 
 
 def _stored(config: EvalConfig, truths: Truths) -> dict[str, Rows]:
     """Return the results of all sequences. Raises `DataError` when one is missing or too long."""
-    assert config.results is not None
-    found = {}
-    for info, _ in truths:
+    found: dict[str, Rows] = {}
+    for info, _ in truths if config.results is not None else ():
+        assert config.results is not None
         path = config.results / f"{info.name}.txt" if config.results.is_dir() else config.results
         if config.results.is_file() and len(truths) > 1:
             raise UsageError(
@@ -127,10 +120,10 @@ def _result(
     config: EvalConfig,
     truths: Truths,
     table: dict[str, dict[int, dict[str, Scores]]],
-    speeds: dict[str, dict[int, float]],
 ) -> Result:
     columns = [c for part in config.metrics.split(",") for c in COLUMNS[part]]
-    rows, metrics = [], {}
+    rows: list[tuple[str, ...]] = []
+    metrics: dict[str, Any] = {}
     for name, by_interval in table.items():
         for every, scores in by_interval.items():
             total = sum(scores.values(), Scores())
@@ -139,7 +132,6 @@ def _result(
             for part, summary in entry.items():
                 values = [_text(column, summary[column]) for column in columns]
                 rows.append((name, str(every), part, *values))
-            entry["frames_per_second"] = speeds[name][every]
             metrics.setdefault(name, {})[str(every)] = entry
     outputs = {}
     if config.plot is not None:

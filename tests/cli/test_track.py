@@ -156,6 +156,7 @@ def test_generated_videos_can_be_checked_and_scored(mlkit: Mlkit, place: Path) -
         (["track", "seq", "--video", "a.gif"], 2, "must end in .mp4"),
         (["eval", "track", "none"], 3, "none does not exist"),
         (["eval", "track", "seq", "--methods", "iou"], 2, "baselines need boxes"),
+        (["eval", "track", "seq", "--weights", "given.safetensors"], 4, "add --det"),
         (["eval", "track", "seq", "--methods", "foo"], 2, "unknown tracker"),
         (["eval", "track", "seq", "--every", "0"], 2, "write intervals"),
         (["eval", "track", "seq", "--metrics", "map"], 2, "hota,clear,identity"),
