@@ -105,7 +105,8 @@ def _open_published(path: Path, device: str | torch.device) -> Trained:
     state = rename(checkpoint.read_state_dict(path))
     model = ColTrack(published_options(state, path))
     own = model.state_dict()
-    state.setdefault("given_embed", own["given_embed"])  # ours, unused without --det
+    # Ours, and unused without --det.
+    state |= {name: own[name] for name in own if name.startswith("given_")}
     checkpoint.load_into(model, state, path)
     return Trained(path.name, model.to(device).eval())
 

@@ -11,7 +11,7 @@ from .backbone import Levels, Pyramid
 from .config import ModelOptions
 from .decoder import Decoded, Decoder, Memory
 from .encoder import Encoder, ProposalHead, Proposals
-from .geometry import to_box
+from .geometry import from_box, to_box
 from .queries import Assembled, Denoising, TrackQueries, assemble
 
 
@@ -70,8 +70,11 @@ class ColTrack(nn.Module):
         )
         self.tgt_embed = nn.Embedding(o.queries, o.dim)
         self.label_enc = nn.Embedding(classes + 1, o.dim)
-        # For given boxes, of which there may be any number: one content, moved by the score.
+        # For given boxes, of which there may be any number: one content, moved by score and place.
+        # Values of attention carry no position: without its own, a box far from a track's last
+        # one could be recognised, but not gone to.
         self.given_embed = nn.Parameter(torch.zeros(2, o.dim))
+        self.given_box = nn.Linear(4, o.dim)
         nn.init.normal_(self.tgt_embed.weight)
         nn.init.normal_(self.given_embed)
 
@@ -118,8 +121,9 @@ class ColTrack(nn.Module):
             )
             content, boxes = self._select(proposals)
         else:
-            content = self.given_embed[0] + given.scores[:, None] * self.given_embed[1]
             boxes = given.boxes
+            content = self.given_embed[0] + given.scores[:, None] * self.given_embed[1]
+            content = content + self.given_box(from_box(boxes))
         queries = assemble(content, boxes, tracks, denoising, self.options.blocking)
         return Frame(self.decoder(queries, memory, last_only=last_only), queries, proposals)
 

@@ -201,3 +201,17 @@ def test_the_detector_is_exported(mlkit: Mlkit, place: Path) -> None:
     refused = mlkit("export", "given.safetensors", "-o", "detector.pt2")
     assert refused.code == 2
     assert "starts at given boxes" in refused.err
+
+
+def test_the_demo_leaves_a_report_with_pictures(
+    mlkit: Mlkit, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlkit.tasks.track.handover.FRAMES", 30)
+    monkeypatch.setattr("mlkit.tasks.track.handover.EVERY", "1,10")
+    done = mlkit("demo", "track", "-o", "demo")
+    assert done.code == 0, done.err
+    assert {path.name for path in (place / "demo").iterdir()} == {
+        "videos", "tracks.txt", "tracks.mp4", "rates.png", "frames.png", "report.html"
+    }  # fmt: skip
+    assert "image/png" in (place / "demo" / "report.html").read_text()
+    assert mlkit("demo", "track", "-o", "demo").code == 3  # exists already
