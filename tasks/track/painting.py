@@ -75,7 +75,7 @@ def _sprite(colours: Array, shape: Array) -> Sprite:
 
 def cut_sprites(source: File, random: np.random.Generator) -> list[Sprite]:
     """Cut sprites out of MOTChallenge sequences (their boxes) or images (random blobs)."""
-    if any(source.glob("**/gt/gt.txt")):
+    if any(any(source.glob(pattern)) for pattern in ("gt/gt.txt", "*/gt/gt.txt")):
         return _cut_people(source, random)
     paths = find_images(source)
     chosen = random.permutation(len(paths))[:MAX_SPRITES]
