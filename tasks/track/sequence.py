@@ -67,7 +67,8 @@ class SequenceInfo:
         Raises `DataError` for a frame that cannot be read or has another size.
         """
         if self.video is not None:
-            yield from _decode(self.video, places)
+            if len(places):
+                yield from _decode(self.video, places, self.times[places[0]] + 1e-4)
             return
         for place in places:
             image = np.asarray(read_image(self.paths[place]))
@@ -210,11 +211,11 @@ def _open_video(path: Path, name: str, root: Path | None) -> SequenceInfo:
     return SequenceInfo(name, tuple(range(1, len(times) + 1)), times, fps, size, (), path, root)
 
 
-def _decode(path: Path, places: Sequence[int]) -> Iterator[Array]:
-    """Yield the frames at ascending places of a video file, in one pass."""
+def _decode(path: Path, places: Sequence[int], begin_s: float) -> Iterator[Array]:
+    """Yield the frames at ascending places of a video file; the first is shown at `begin_s`."""
     wanted = iter(places)
     following = next(wanted, None)
-    for place, frame in enumerate(open_video(path)):
+    for place, frame in enumerate(open_video(path).frames(begin_s), places[0]):
         while following is not None and place == following:
             yield frame.pixels
             following = next(wanted, None)
