@@ -40,6 +40,7 @@ EXPERIMENTS = {
     "forecast-table": "forecast:table",
     "forecast-week": "forecast:week",
     "forecast-inductive": "forecast:inductive",
+    "track-metrics": "track:metrics",
     "track-association": "track:association",
     "track-learned": "track:learned",
     "track-synthetic": "track:synthetic",
