@@ -63,10 +63,16 @@ class ClipLoss(Objective):
     def forward(self, batch: list[Clip]) -> dict[str, Tensor]:
         """Return the mean losses of the clips."""
         found = [self.clip(clip) for clip in batch]
-        return {
+        names = dict.fromkeys(name for losses in found for name in losses)
+        means = {
             name: torch.stack([losses[name] for losses in found if name in losses]).mean()
-            for name in found[0]
+            for name in names
         }
+        if torch.distributed.is_initialized():
+            # Clips without history or noise leave parameters out; processes must agree on all.
+            trained = [p.sum() for p in self.parameters() if p.requires_grad]
+            means["loss"] = means["loss"] + 0 * torch.stack(trained).sum()
+        return means
 
     def clip(self, clip: Clip) -> dict[str, Tensor]:
         """Return the losses of one clip."""

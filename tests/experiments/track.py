@@ -149,7 +149,7 @@ def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColT
         rows = info.truth().counted()
         footage.append(Footage(info, rows, range(last), number))
     torch.manual_seed(seed)
-    model = ColTrack(ModelOptions(**{"encoder_layers": 0, "size": 320, **network}))
+    model = ColTrack(ModelOptions(**{"encoder_layers": 0, "size": 224, **network}))
     options = {"proposals": True, "max_interval": 30, "noise_pairs": 0, **clips}
     fit_with(model, footage, ClipOptions(**options), seed, runtime, lr=4e-4)
     return model
