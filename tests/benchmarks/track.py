@@ -9,24 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mlkit.core.options import RunOptions
-from mlkit.core.runtime import start
-from mlkit.tasks.track.checkpoint import Trained
 from mlkit.tasks.track.config import ModelOptions, PostOptions, SynthConfig
-from mlkit.tasks.track.follow import follow_boxes, follow_queries
+from mlkit.tasks.track.follow import follow_boxes
 from mlkit.tasks.track.model import ColTrack
 from mlkit.tasks.track.queries import TrackQueries, attention_mask
-from mlkit.tasks.track.sequence import open_sequence
+from mlkit.tasks.track.sequence import open_sequence, to_tensor
 from mlkit.tasks.track.synth import synthesise
 
 TRACKS, BANK, DETECTS, DIM = 60, 3, 300, 256
 
 
 def compare() -> list[dict[str, Any]]:
+    torch.set_num_threads(1)
     return [*masks(), *banks(), *parts()]
 
 
@@ -92,26 +89,51 @@ def row(name: str, ours: float, peer: str, theirs: float) -> dict[str, Any]:
 
 
 def parts() -> list[dict[str, Any]]:
-    """Milliseconds per frame of reading, encoding and decoding, and of the baselines."""
+    """CPU milliseconds per frame of the tracker's parts, and of the baselines; 256 x 144 pixels."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
         synthesise(SynthConfig(out=Path(folder), videos=1, frames=64))
         made = 64 / (time.process_time() - begin)
-        rows.append({"what": "generated video 256x144", "frames_per_cpu_second": round(made, 1)})
+        rows.append({"what": "generated video", "frames_per_cpu_second": round(made, 1)})
         info = open_sequence(Path(folder) / "synth-0001")
         places = list(range(len(info)))
-        torch.manual_seed(0)
-        trained = Trained("", ColTrack(ModelOptions()).eval())
-        runtime = start(RunOptions(device="cpu"))
-        found = follow_queries(trained, info, places, PostOptions(), runtime)
-        for name, value in found.seconds.items():
-            rows.append(
-                {"what": f"coltrack {name}", "ms_per_frame": round(1e3 * value / len(info), 2)}
-            )
+        frames = torch.stack([to_tensor(image, 256) for image in info.read(places[:8])])
+        rows.append(per_frame("read and scale", lambda: list(info.read(places[:8])), 8))
+        rows += network(frames)
         boxes = info.truth().counted()
         for method in ("iou", "sort", "byte", "histogram"):
-            took = follow_boxes(method, info, places, PostOptions(), boxes).seconds  # type: ignore[arg-type]
-            value = float(np.sum(list(took.values())))
-            rows.append({"what": method, "ms_per_frame": round(1e3 * value / len(info), 2)})
+
+            def follow(name: Any = method) -> object:
+                return follow_boxes(name, info, places, PostOptions(), boxes)
+
+            rows.append(per_frame(method, follow, len(info)))
     return rows
+
+
+@torch.no_grad()
+def network(frames: Tensor) -> list[dict[str, Any]]:
+    """The network of the default size: encoding in batches or alone, decoding with tracks."""
+    torch.manual_seed(0)
+    model = ColTrack(ModelOptions(size=256)).eval()
+    memory = model.encode(frames[:1])
+    rows = [
+        per_frame("encode, 8 frames at once", lambda: model.encode(frames), 8),
+        per_frame("encode, frame by frame", lambda: [model.encode(f[None]) for f in frames], 8),
+    ]
+    for count in (0, 5, 20):
+        tracks = TrackQueries.born(
+            torch.randn(count, 128), torch.rand(count, 4) * 0.5, torch.arange(count), BANK
+        )
+        for _ in range(BANK):
+            tracks = tracks.advance(torch.randn(count, 128), tracks.boxes)
+
+        def decode(live: TrackQueries = tracks) -> object:
+            return model.decode(memory, live, last_only=True)
+
+        rows.append(per_frame(f"decode, {count} tracks with history", decode, 1))
+    return rows
+
+
+def per_frame(name: str, work: Callable[[], Any], frames: int) -> dict[str, Any]:
+    return {"what": name, "cpu_ms_per_frame": round(1e3 * seconds(work, 3) / frames, 2)}
