@@ -19,6 +19,7 @@ from .model import ColTrack
 
 METHOD = "track"
 EMBEDDED = Path(__file__).parent / "weights" / "small.safetensors"
+THRESH = 0.6  # of the paper
 COCO_CLASSES = 91  # the published head; its class 0 means nothing, 1 is a pedestrian
 
 # Names of the published code (bytedance/ColTrack) -> ours, in this order.
@@ -59,6 +60,11 @@ class Trained:
     def given(self) -> bool:
         """True when it was trained to start at given boxes."""
         return bool(self.content.get("clips", {}).get("proposals", False))
+
+    @property
+    def thresh(self) -> float:
+        """The score that did best in validation, or the paper's where there was none."""
+        return float(self.content.get("metrics", {}).get("thresh", THRESH))
 
     def require(self, det: str | None) -> None:
         """Refuse weights trained for given boxes where there are none, and the other way round."""

@@ -224,8 +224,12 @@ class PostOptions(Config):
     thresh: Annotated[
         float,
         Flag("--thresh"),
-        Field(gt=0, lt=1, description="Score that starts, keeps and writes a track."),
-    ] = 0.6
+        Field(
+            ge=0,
+            lt=1,
+            description="Score that starts, keeps and writes a track; 0: the weights' own, or 0.6.",
+        ),
+    ] = 0.0
     max_age: Annotated[
         float,
         Flag("--max-age", metavar="SECONDS"),

@@ -14,7 +14,7 @@ from ...core.progress import Progress, Silent
 from ...core.runtime import Runtime
 from .baselines import Assigner, Moment
 from .boxes import from_relative, to_relative
-from .checkpoint import Trained
+from .checkpoint import THRESH, Trained
 from .config import Baseline, PostOptions
 from .decoder import Memory
 from .formats import Rows, make_rows
@@ -49,7 +49,9 @@ def follow_queries(
     `given` are boxes that detect queries start at, in pixels.
     """
     model = trained.model
-    tracker = QueryTracker(model, options.thresh, options.max_age, options.history)
+    tracker = QueryTracker(
+        model, options.thresh or trained.thresh, options.max_age, options.history
+    )
     clock = {"read": 0.0, "encode": 0.0, "decode": 0.0}
     parts: list[Rows] = []
     width, height = info.size
@@ -111,7 +113,7 @@ def follow_boxes(
     progress: Progress | None = None,
 ) -> Followed:
     """Track given boxes with a baseline."""
-    tracker = Assigner(method, options.max_age, options.thresh)
+    tracker = Assigner(method, options.max_age, options.thresh or THRESH)
     images = info.read(places) if method == "histogram" else None
     parts, begin = [], time.perf_counter()
     with (progress or Silent()).task(f"{method} on {info.name}", len(places)) as task:

@@ -197,6 +197,20 @@ def test_stage_two_keeps_the_encoder_of_stage_one(sequence: Path) -> None:
         assert torch.equal(load(second.out / "best.safetensors")(images), trained.model(images))
 
 
+def test_validation_keeps_the_threshold_that_did_best(
+    sequence: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(sequence, "run", val=0.3)
+    result = fit.train(chosen, STEPS, RUN)
+    trained = open_trained(chosen.out / "best.safetensors")
+    assert trained.thresh in fit.THRESHOLDS
+    assert 0 <= trained.content["metrics"]["score"] <= 1
+    assert result.metrics["steps"] == 6
+    plain = sequence.parent / "plain.safetensors"
+    save_model(plain, tiny_model(), {})
+    assert open_trained(plain).thresh == 0.6
+
+
 def test_what_does_not_fit_is_refused(sequence: Path) -> None:
     with pytest.raises(UsageError, match="--stage track needs"):
         fit.train(config(sequence, "x", stage="track"), STEPS, RUN)

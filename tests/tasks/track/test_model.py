@@ -316,7 +316,7 @@ def test_detections_come_in_any_batch_and_sizes() -> None:
     found = model(images)
     assert found.shape == (2, 6, 5)
     assert torch.isfinite(found).all()
-    assert torch.allclose(found[:1], model(images[:1]), atol=1e-5)
+    assert torch.allclose(found[:1], model(images[:1]), atol=1e-3)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
