@@ -74,6 +74,14 @@ METHODS = (
         True,
     ),
     Method(
+        "track",
+        "track",
+        "Follow objects through a video, also at a few frames per second (ColTrack).",
+        "video, folders of frames, MOTChallenge, KITTI and Scalabel boxes",
+        "tracks (MOTChallenge .txt), annotated video, JSON",
+        True,
+    ),
+    Method(
         "transcribe",
         "transcribe",
         "Turn speech into text; train on few transcripts and much other audio (APL).",

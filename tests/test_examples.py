@@ -17,6 +17,7 @@ SCRIPTS = {
     "labelnoise": (["--epochs=2", "--warmup-epochs=1"], " % were right"),
     "forecast": (["--rounds=2", "--personalise=1"], "two hours ahead: A01"),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
+    "track": (["--steps=4", "--size=128"], "best at every 12th frame: "),
     "transcribe": (
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],
         "heard: seven",

@@ -26,6 +26,7 @@ BENCHMARKS = {
     "forecast": "forecast:compare",
     "zeroshot": "zeroshot:compare",
     "upscale": "upscale:compare",
+    "track": "track:compare",
 }
 
 

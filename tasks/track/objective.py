@@ -1,0 +1,196 @@
+"""The loss of a clip: frames in order, tracks handed on, one normaliser for the whole clip."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...core.training import Objective
+from .config import ClipOptions
+from .decoder import Decoded, Memory
+from .denoising import make_denoising
+from .geometry import overlaps, to_box
+from .losses import BOX, CLASS, FALSE, GIOU, Terms, Truth, inherit, match, set_losses
+from .model import ColTrack, Frame, Given
+from .queries import Denoising, TrackQueries
+
+
+class Clip(NamedTuple):
+    """Frames of one video in order: `images` (L, 3, H, W), or the encoder's `memory` of them."""
+
+    images: Tensor | None
+    memory: Memory | None
+    truths: list[Truth]
+
+
+class Sums:
+    """Losses of a clip and what they are divided by."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, Tensor] = {}
+        self.objects = 0
+        self.inherited = 0
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add a frame's loss, not yet normalised."""
+        self.terms[name] = self.terms[name] + value if name in self.terms else value
+
+    def result(self) -> dict[str, Tensor]:
+        """Return the parts divided by the clip's objects (consistency: inherited pairs)."""
+        parts = {
+            name: value / max(1, self.inherited if name == "consistency" else self.objects)
+            for name, value in self.terms.items()
+        }
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+
+class ClipLoss(Objective):
+    """Follows the tracks through clips as the method does, and sums the losses on the way."""
+
+    model: ColTrack
+
+    def __init__(self, model: ColTrack, options: ClipOptions) -> None:
+        super().__init__()
+        self.model = model
+        self.options = options
+
+    def rates(self) -> dict[str, float]:
+        """Train the backbone at a tenth of the rate, where it started from something."""
+        return {} if self.model.options.backbone == "conv" else {"pyramid.backbone": 0.1}
+
+    def forward(self, batch: list[Clip]) -> dict[str, Tensor]:
+        """Return the mean losses of the clips."""
+        found = [self.clip(clip) for clip in batch]
+        names = dict.fromkeys(name for losses in found for name in losses)
+        means = {
+            name: torch.stack([losses[name] for losses in found if name in losses]).mean()
+            for name in names
+        }
+        if torch.distributed.is_initialized():
+            # Clips without history or noise leave parameters out; processes must agree on all.
+            trained = [p.sum() for p in self.parameters() if p.requires_grad]
+            means["loss"] = means["loss"] + 0 * torch.stack(trained).sum()
+        return means
+
+    def clip(self, clip: Clip) -> dict[str, Tensor]:
+        """Return the losses of one clip."""
+        memory = clip.memory
+        if memory is None:
+            assert clip.images is not None
+            memory = self.model.encode(clip.images)
+        sums, tracks = Sums(), self.model.no_tracks(memory.tokens.device)
+        for place, truth in enumerate(clip.truths):
+            denoising = make_denoising(
+                truth.boxes, truth.labels, self.model.label_enc, self.options.noise_pairs
+            )
+            given = (
+                Given(truth.boxes, torch.ones_like(truth.boxes[:, 0]))
+                if self.options.proposals
+                else None
+            )
+            frame = self.model.decode(memory.frame(place), tracks, given, denoising)
+            target, inherited = assign(frame, tracks, truth)
+            self.add_frame(sums, frame, truth, denoising, target, inherited)
+            tracks = self.hand_on(frame, tracks, truth, target[-1])
+        return sums.result()
+
+    def add_frame(
+        self,
+        sums: Sums,
+        frame: Frame,
+        truth: Truth,
+        denoising: Denoising | None,
+        target: Tensor,
+        inherited: Tensor,
+    ) -> None:
+        """Add the losses of one frame."""
+        sums.objects += len(truth.boxes)
+        sums.inherited += int((inherited >= 0).sum())
+        leading = set_losses(frame.leading.logits, frame.leading.boxes, truth, target)
+        for name, value in _named(leading):
+            sums.add(name, value)
+        if frame.proposals is not None and self.options.stage != "track":
+            logits, boxes = frame.proposals.logits, frame.proposals.anchors
+            sums.add("proposals", proposal_loss(logits, boxes, truth))
+        if denoising is not None:
+            hits = torch.where(denoising.positive, denoising.target, -1)
+            sums.add("noise", _total(frame.noise, truth, hits) / denoising.groups)
+        historical = frame.historical
+        if self.options.toc and len(historical.content):
+            owner = frame.queries.track[frame.queries.mains :]
+            sums.add("consistency", _total(historical, truth, inherited[owner]))
+
+    @torch.no_grad()
+    def _survivors(self, frame: Frame, truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the leading queries that go on as tracks, and those that pose as tracks."""
+        boxes = frame.leading.boxes[-1]
+        hits = target >= 0
+        quality = torch.zeros_like(boxes[:, 0])
+        objects = truth.boxes[target[hits]]
+        quality[hits] = overlaps(boxes[hits], objects).diagonal()
+        kept = quality > self.options.gate
+        kept &= torch.rand(len(kept), device=kept.device) >= self.options.track_drop
+        chosen, idle = kept.nonzero()[:, 0], (~hits).nonzero()[:, 0]
+        faked = torch.rand(len(chosen), device=kept.device) < self.options.false_tracks
+        if len(idle) == 0 or not bool(faked.any()):
+            return chosen, idle[:0]
+        nearest = overlaps(boxes[chosen[faked]], boxes[idle]).argmax(1)
+        return chosen, idle[nearest.unique()]
+
+    def hand_on(
+        self, frame: Frame, tracks: TrackQueries, truth: Truth, target: Tensor
+    ) -> TrackQueries:
+        """Return the tracks of the next frame (target (N + n,) of the last layer).
+
+        Queries that hold their object by more than `gate` go on, some are dropped; for some of
+        them the idle query next to them goes on too, as a false track.
+        """
+        chosen, false = self._survivors(frame, truth, target)
+        leading, detects = frame.leading, frame.queries.detects
+        boxes = leading.boxes[-1]
+        old, new = chosen[chosen >= detects], chosen[chosen < detects]
+        bank = tracks.history.shape[1] + 1
+        went = tracks.take(old - detects).advance(leading.content[old], boxes[old])
+        born = TrackQueries.born(
+            leading.content[new], boxes[new], truth.identity[target[new]], bank
+        )
+        nobody = torch.full_like(false, FALSE)
+        posing = TrackQueries.born(leading.content[false], boxes[false], nobody, bank)
+        return went.join(born).join(posing)
+
+
+def assign(frame: Frame, tracks: TrackQueries, truth: Truth) -> tuple[Tensor, Tensor]:
+    """Return each leading query's object per layer (L, N + n), and each track's (n,); -1 = none.
+
+    Tracks keep their objects; detect queries are matched with the objects that no track holds.
+    """
+    inherited = inherit(tracks.identity, truth)
+    covered = torch.zeros(len(truth.boxes), dtype=torch.bool, device=inherited.device)
+    covered[inherited[inherited >= 0]] = True
+    detects = frame.queries.detects
+    logits, boxes = frame.leading.logits[:, :detects], frame.leading.boxes[:, :detects]
+    fresh = match(logits, boxes, truth, (~covered).nonzero()[:, 0])
+    return torch.cat((fresh, inherited.expand(len(fresh), -1)), dim=1), inherited
+
+
+def proposal_loss(logits: Tensor, anchors: Tensor, truth: Truth) -> Tensor:
+    """Return the loss of the encoder's proposals, matched with all objects of the frame."""
+    boxes = to_box(anchors)
+    target = match(logits, boxes, truth, torch.arange(len(truth.boxes), device=logits.device))
+    return set_losses(logits, boxes, truth, target).total
+
+
+def _total(part: Decoded, truth: Truth, target: Tensor) -> Tensor:
+    """Return the loss of queries whose objects (Q,) are the same in all layers."""
+    return set_losses(part.logits, part.boxes, truth, target.expand(len(part.logits), -1)).total
+
+
+def _named(terms: Terms) -> list[tuple[str, Tensor]]:
+    """Return the weighted parts of the main loss with their names in the log."""
+    return [
+        ("class", CLASS * terms.classes),
+        ("box", BOX * terms.boxes),
+        ("giou", GIOU * terms.overlap),
+    ]

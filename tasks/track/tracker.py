@@ -1,0 +1,103 @@
+"""The life of a query at inference: born, kept, missed, ended (ColTrack)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from .decoder import Memory
+from .geometry import overlaps
+from .model import ColTrack, Given
+from .queries import TrackQueries
+
+CLAIM_IOU = 0.3  # overlap of a track's prediction with the given box that it takes
+
+
+class Seen(NamedTuple):
+    """The objects of a frame: `identity` (n,), `boxes` (n, 4) (cx, cy, w, h), `scores`, `labels`.
+
+    `labels` count from 0. `given` (n,) is the place among the given boxes, or -1.
+    """
+
+    identity: Tensor
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    given: Tensor
+
+
+class QueryTracker:
+    """Follows objects through one video, frame by frame; a new video needs a new tracker.
+
+    A detect query whose score reaches `thresh` is born; a track below it is missed, and ends when
+    it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
+    are still updated. With given boxes a track takes the one that its prediction overlaps most,
+    and what no track takes is born.
+    """
+
+    def __init__(
+        self, model: ColTrack, thresh: float = 0.6, max_age_s: float = 1.0, bank: int = 0
+    ) -> None:
+        self.model, self.thresh, self.max_age_s = model, thresh, max_age_s
+        device = next(model.parameters()).device
+        self.tracks = TrackQueries.none(model.options.dim, bank or model.options.bank, device)
+        self.seen_s = torch.zeros(0, dtype=torch.float64, device=device)
+        self.misses = torch.zeros(0, dtype=torch.int64, device=device)
+        self.next = 1
+
+    @torch.no_grad()
+    def step(self, memory: Memory, time_s: float, given: Given | None = None) -> Seen:
+        """Return what is seen in a frame (memory with B = 1) at `time_s` seconds."""
+        frame = self.model.decode(memory, self.tracks, given, last_only=True)
+        leading, detects = frame.leading, frame.queries.detects
+        scores, labels = leading.logits[-1].sigmoid().max(-1)
+        boxes, place = leading.boxes[-1].clone(), torch.full_like(labels, -1)
+        hit = scores >= self.thresh
+        if given is not None:
+            hit, place = self._claim(boxes, hit, given)
+            boxes[place >= 0] = given.boxes[place[place >= 0]]
+            scores = torch.where(place >= 0, given.scores[place], scores)
+        self.tracks = self.tracks.advance(leading.content[detects:], boxes[detects:])
+        seen = hit[detects:]
+        self.seen_s[seen], self.misses[seen] = time_s, 0
+        self.misses[~seen] += 1
+        born = hit[:detects].nonzero()[:, 0]
+        fresh = self.next + torch.arange(len(born), device=born.device)
+        identity = torch.cat((torch.zeros_like(labels[:detects]), self.tracks.identity))
+        identity[born] = fresh
+        self._append(leading.content[born], boxes[born], fresh, time_s)
+        self._end(time_s)
+        return Seen(identity[hit], boxes[hit], scores[hit], labels[hit], place[hit])
+
+    def _claim(self, boxes: Tensor, hit: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+        """Share the given boxes out: (which queries have one, its place or -1), both (N + n,)."""
+        detects = len(given.boxes)
+        place = torch.full(hit.shape, -1, dtype=torch.int64, device=hit.device)
+        quality = overlaps(boxes[detects:], given.boxes) * hit[detects:, None]
+        rows, columns = linear_sum_assignment(-quality.cpu().numpy())
+        good = quality.cpu().numpy()[rows, columns] >= CLAIM_IOU
+        taken = torch.from_numpy(columns[good]).to(place.device)
+        place[detects + torch.from_numpy(rows[good]).to(place.device)] = taken
+        free = np.setdiff1d(np.arange(detects), columns[good])
+        free = free[given.scores.cpu().numpy()[free] >= self.thresh]
+        new = torch.from_numpy(free).to(place.device)
+        place[new] = new  # detect query i starts at given box i
+        return place >= 0, place
+
+    def _append(self, content: Tensor, boxes: Tensor, identity: Tensor, time_s: float) -> None:
+        bank = self.tracks.history.shape[1] + 1
+        self.tracks = self.tracks.join(TrackQueries.born(content, boxes, identity, bank))
+        count = len(identity)
+        self.seen_s = torch.cat((self.seen_s, self.seen_s.new_full((count,), time_s)))
+        self.misses = torch.cat((self.misses, self.misses.new_zeros(count)))
+        self.next += count
+
+    def _end(self, time_s: float) -> None:
+        """Release the tracks that were missed for too long."""
+        alive = (time_s - self.seen_s <= self.max_age_s + 1e-9) | (self.misses <= 1)
+        self.tracks = self.tracks.take(alive)
+        self.seen_s, self.misses = self.seen_s[alive], self.misses[alive]

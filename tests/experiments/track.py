@@ -1,0 +1,246 @@
+"""Tracking at low frame rates: associations without learning, ColTrack and its ablations.
+
+`STEPS` (environment) sets the training steps of each network, `ARMS` some arms (names between
+commas); every finished row is printed at once, so that a run that is cut still says something.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlkit.core.options import RunOptions
+from mlkit.core.runtime import Runtime, start
+from mlkit.tasks.track.boxes import from_relative
+from mlkit.tasks.track.checkpoint import Trained
+from mlkit.tasks.track.config import (
+    ClipOptions,
+    ModelOptions,
+    PostOptions,
+    SynthConfig,
+    TrackTrainOptions,
+)
+from mlkit.tasks.track.data import Footage, make_footage
+from mlkit.tasks.track.fit import fit_clips
+from mlkit.tasks.track.follow import Followed, follow_boxes, follow_queries
+from mlkit.tasks.track.formats import Rows, make_rows
+from mlkit.tasks.track.metrics import Scores, _align, join, score_sequence
+from mlkit.tasks.track.model import ColTrack
+from mlkit.tasks.track.sequence import SequenceInfo, open_sequence, to_tensor
+from mlkit.tasks.track.synth import synthesise
+
+from ..tasks.track.test_metrics import corrupted, trackeval_scores
+from .__main__ import spread
+
+INTERVALS = (1, 3, 6, 10, 15, 30)
+BASELINES = ("iou", "cv", "sort", "histogram")
+TESTS = (("MOT16-11", 451), ("TUD-Stadtmitte", 1))
+TRAINING = (("MOT16-11", 450), ("PETS09-S2L1", 400), ("TUD-Campus", 71), ("KITTI-17", 145))
+# What each arm changes: the network's options, the clips' options.
+ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "full": ({}, {}),
+    "single query": ({"bank": 1}, {}),
+    "no refinement": ({"irm": False}, {}),
+    "no blocking": ({"blocking": False}, {}),
+    "no consistency": ({}, {"toc": False}),
+    "interval 1": ({}, {"max_interval": 1}),
+}
+POST = PostOptions()
+
+
+def chosen_arms() -> list[str]:
+    return [name for name in os.environ.get("ARMS", ",".join(ARMS)).split(",") if name in ARMS]
+
+
+def say(*words: object) -> None:
+    print(*words, file=sys.stderr, flush=True)
+
+
+def brief(scores: Scores) -> dict[str, float]:
+    summary = scores.summary()
+    return {name: round(summary[name], 2) for name in ("IDF1", "HOTA", "AssA", "IDSW", "MOTA")}
+
+
+def association(data: Path, seeds: int) -> dict[str, Any]:
+    """The table of perfect boxes: whole sequences, no training (and no seeds)."""
+    table: dict[str, Any] = {}
+    for name in ("MOT16-11", "TUD-Stadtmitte", "PETS09-S2L1"):
+        info = open_sequence(data / "tracking" / name)
+        truth = info.truth()
+        for every in INTERVALS if info.fps > 10 else INTERVALS[:3]:
+            for method in BASELINES:
+                scores = run_baseline(method, info, truth, 1, every)
+                table[f"{name} k={every} {method}"] = brief(scores)
+                say(name, every, method, brief(scores))
+    return table
+
+
+def metrics(data: Path, seeds: int) -> dict[str, Any]:
+    """The largest difference from TrackEval on real sequences, results corrupted at random."""
+    names = ("MOT16-11", "TUD-Stadtmitte", "PETS09-S2L1", "TUD-Campus", "KITTI-17")
+    found = {}
+    for name in names:
+        truth = open_sequence(data / "tracking" / name).truth()
+        frames = range(1, int(truth.frame.max()) + 1)
+        for seed in range(seeds):
+            results = corrupted(truth.counted(), seed)
+            ours = score_sequence(truth, results, frames).summary()
+            theirs = trackeval_scores(_align(truth, results, frames))
+            pairs = [(ours[key], 100 * theirs["HOTA"][key].mean()) for key in ("HOTA", "AssA")]
+            pairs += [(ours["MOTA"], 100 * theirs["CLEAR"]["MOTA"])]
+            pairs += [(ours["IDSW"], theirs["CLEAR"]["IDSW"])]
+            pairs += [(ours["IDF1"], 100 * theirs["Identity"]["IDF1"])]
+            found[f"{name} seed {seed}"] = max(abs(a - b) for a, b in pairs)
+    return found
+
+
+def run_baseline(
+    method: str, info: SequenceInfo, truth: Rows, first: int, every: int, given: Rows | None = None
+) -> Scores:
+    places = list(range(first - 1, len(info), every))
+    boxes = truth.counted() if given is None else given
+    found = follow_boxes(method, info, places, POST, boxes)  # type: ignore[arg-type]
+    return score_sequence(truth, found.rows, found.frames)
+
+
+def learned(data: Path, seeds: int) -> dict[str, Any]:
+    """Experiment 1: association of real boxes, learned, with ablations, on frames held out."""
+    runtime = start(RunOptions(device="cpu"))
+    tests = [(open_sequence(data / "tracking" / name), first) for name, first in TESTS]
+    table: dict[str, Any] = {}
+    for info, first in tests:
+        truth = info.truth()
+        for every in INTERVALS:
+            for method in BASELINES:
+                scores = run_baseline(method, info, truth, first, every)
+                table[f"{info.name} k={every} {method}"] = brief(scores)
+                say(info.name, every, method, brief(scores))
+    values: dict[str, list[float]] = {}
+    for arm in chosen_arms():
+        for seed in range(seeds):
+            trained = Trained(arm, train_association(data, arm, seed, runtime))
+            for info, first in tests:
+                truth = info.truth()
+                for every in INTERVALS:
+                    places = list(range(first - 1, len(info), every))
+                    given = truth.counted()
+                    found = follow_queries(trained, info, places, POST, runtime, given)
+                    scores = brief(score_sequence(truth, found.rows, found.frames))
+                    say(info.name, every, arm, seed, scores)
+                    for metric in ("IDF1", "HOTA", "IDSW"):
+                        key = f"{info.name} k={every} {arm} {metric}"
+                        values.setdefault(key, []).append(scores[metric])
+    return table | {key: spread(found) for key, found in values.items()}
+
+
+def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColTrack:
+    """Train one arm on the training frames, with the boxes given."""
+    network, clips = ARMS[arm]
+    footage = []
+    for number, (name, last) in enumerate(TRAINING):
+        info = open_sequence(data / "tracking" / name)
+        rows = info.truth().counted()
+        footage.append(Footage(info, rows, range(last), number))
+    torch.manual_seed(seed)
+    model = ColTrack(ModelOptions(**{"encoder_layers": 0, "size": 224, **network}))
+    options = {"proposals": True, "max_interval": 30, "noise_pairs": 0, **clips}
+    fit_with(model, footage, ClipOptions(**options), seed, runtime, lr=4e-4)
+    return model
+
+
+def fit_with(
+    model: ColTrack,
+    footage: list[Footage],
+    clips: ClipOptions,
+    seed: int,
+    runtime: Runtime,
+    lr: float,
+) -> None:
+    steps = int(os.environ.get("STEPS", "1500"))
+    options = TrackTrainOptions(
+        steps=steps, save_every=max(1, steps // 10), lr=lr, schedule="cosine"
+    )
+    seeded = Runtime(runtime.device, "fp32", seed, 0)
+    fitted = fit_clips(model, footage, clips, options, seeded)
+    say("loss", [round(entry["loss"], 3) for entry in fitted.history])
+
+
+def synthetic(data: Path, seeds: int) -> dict[str, Any]:
+    """Experiment 2: end to end on generated video, beside trackers on the same detections."""
+    runtime = start(RunOptions(device="cpu"))
+    values: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        footage, tests = make_videos(data, Path(folder))
+        for seed in range(seeds):
+            trained = Trained("coltrack", train_stages(footage, seed, runtime))
+            for every in (1, 2, 4, 8, 16):
+                for name, scores in compare(trained, tests, every, runtime).items():
+                    say(seed, every, name, brief(scores))
+                    for metric in ("HOTA", "IDF1", "MOTA"):
+                        key = f"k={every} {name} {metric}"
+                        values.setdefault(key, []).append(scores.summary()[metric])
+    return {key: spread(found) for key, found in values.items()}
+
+
+def make_videos(data: Path, folder: Path) -> tuple[list[Footage], list[tuple[SequenceInfo, Rows]]]:
+    """Generate 16 videos to train on and 4 others to test on."""
+    backgrounds = data / "images" / "BSDS300_train_color_192"
+    parts = []
+    for name, count, seed in (("train", 16, 1), ("test", 4, 2)):
+        out = folder / name
+        synthesise(
+            SynthConfig(out=out, videos=count, frames=96, backgrounds=backgrounds, seed=seed)
+        )
+        infos = [open_sequence(path) for path in sorted(out.iterdir())]
+        parts.append([(info, info.truth()) for info in infos])
+    return make_footage(parts[0], 1), parts[1]
+
+
+def train_stages(footage: list[Footage], seed: int, runtime: Runtime) -> ColTrack:
+    """Train the detector, then the tracker on its frozen, cached encoder."""
+    torch.manual_seed(seed)
+    model = ColTrack(ModelOptions(width=8, dim=64, ffn=128, size=256, queries=40))
+    fit_with(model, footage, ClipOptions(stage="detect", noise_pairs=30), seed, runtime, lr=5e-4)
+    model.stage_two()
+    clips = ClipOptions(stage="track", max_interval=10, noise_pairs=30)
+    fit_with(model, footage, clips, seed, runtime, lr=5e-4)
+    return model
+
+
+def compare(
+    trained: Trained, tests: Sequence[tuple[SequenceInfo, Rows]], every: int, runtime: Runtime
+) -> dict[str, Scores]:
+    """Score the network, and trackers on what the same network detects in single frames."""
+    totals: dict[str, Scores] = {}
+    for info, truth in tests:
+        places = list(range(0, len(info), every))
+        boxes = detections(trained.model, info, places)
+        runs: dict[str, Followed] = {
+            "coltrack": follow_queries(trained, info, places, POST, runtime)
+        }
+        for method in ("iou", "sort", "byte"):
+            runs[method] = follow_boxes(method, info, places, POST, boxes)  # type: ignore[arg-type]
+        for name, found in runs.items():
+            score = score_sequence(truth, found.rows, found.frames)
+            totals[name] = totals.get(name, Scores()) + score
+    return totals
+
+
+@torch.no_grad()
+def detections(model: ColTrack, info: SequenceInfo, places: Sequence[int]) -> Rows:
+    """Return what the network finds in each frame on its own."""
+    parts = []
+    for place, image in zip(places, info.read(places), strict=True):
+        found = model(to_tensor(image, model.options.size)[None])[0].numpy()
+        kept = found[found[:, 4:].max(1) > 0.1]
+        boxes = from_relative(kept[:, :4], *info.size)
+        frame = np.full(len(kept), info.numbers[place])
+        parts.append(make_rows(frame, -1, boxes, kept[:, 4:].max(1)))
+    return join(parts)
