@@ -25,8 +25,8 @@ COMMANDS = (
     Row("recommend", "recommend:recommend", "Recommend items from a log of who did what.", METHODS),
     Row("track", "track:track", "Follow objects through a video.", METHODS),
     Row("transcribe", "transcribe:transcribe", "Turn speech into text.", METHODS),
-    Row("zeroshot", "zeroshot:zeroshot", "Recognise classes never seen in training.", METHODS),
     Row("upscale", "upscale:upscale", "Enlarge pictures, fitted to each of them.", METHODS),
+    Row("zeroshot", "zeroshot:zeroshot", "Recognise classes never seen in training.", METHODS),
     Row("list", "workflow:list_", "Show the methods, or the models that prune knows.", WORKFLOW),
     Row("info", "workflow:info", "Tell what a checkpoint is.", WORKFLOW),
     Row("env", "workflow:env", "Show versions, devices and optional packages.", WORKFLOW),
@@ -52,6 +52,7 @@ TRAIN = (
     Row("recommend", "recommend:train_recommend", "Train a recommender on a log.", METHODS),
     Row("track", "track:train_track", "Train a tracker on sequences.", METHODS),
     Row("transcribe", "transcribe:train_transcribe", "Train a speech recogniser.", METHODS),
+    Row("upscale", "upscale:train_upscale", "Meta-train the start of the adaptation.", METHODS),
     Row("zeroshot", "zeroshot:train_zeroshot", "Fit rows for unseen classes.", METHODS),
     Row(
         "zeroshot-finetune",
@@ -59,7 +60,6 @@ TRAIN = (
         "Fit features to predicted rows.",
         METHODS,
     ),
-    Row("upscale", "upscale:train_upscale", "Meta-train the start of the adaptation.", METHODS),
 )
 EVAL = (
     Row("prune", "prune:eval_prune", "Score models, side by side.", METHODS),
@@ -75,8 +75,8 @@ EVAL = (
     Row("recommend", "recommend:eval_recommend", "Score recommenders over the dial.", METHODS),
     Row("track", "track:eval_track", "HOTA, CLEAR and Identity at several rates.", METHODS),
     Row("transcribe", "transcribe:eval_transcribe", "Word and character error rates.", METHODS),
-    Row("zeroshot", "zeroshot:eval_zeroshot", "hit@k on unseen classes.", METHODS),
     Row("upscale", "upscale:eval_upscale", "PSNR and SSIM, beside four baselines.", METHODS),
+    Row("zeroshot", "zeroshot:eval_zeroshot", "hit@k on unseen classes.", METHODS),
 )
 CHECK = (
     Row("prune", "prune:check_prune", "Is this image folder usable?", METHODS),
@@ -87,8 +87,8 @@ CHECK = (
     Row("recommend", "recommend:check_recommend", "Is this log usable?", METHODS),
     Row("track", "track:check_track", "Are these sequences usable?", METHODS),
     Row("transcribe", "transcribe:check_transcribe", "Is this speech data usable?", METHODS),
-    Row("zeroshot", "zeroshot:check_zeroshot", "Are these classes usable?", METHODS),
     Row("upscale", "upscale:check_upscale", "Are these images usable to train on?", METHODS),
+    Row("zeroshot", "zeroshot:check_zeroshot", "Are these classes usable?", METHODS),
 )
 DATA = (
     Row(

@@ -90,19 +90,19 @@ METHODS = (
         True,
     ),
     Method(
-        "zeroshot",
-        "zeroshot",
-        "Recognise classes never seen in training, through a graph of classes (ADGPM).",
-        "photos and a list of classes; a classifier, a taxonomy, word vectors to train",
-        "ranked classes (.csv, .jsonl), classifier rows (.pred, .safetensors)",
-        True,
-    ),
-    Method(
         "upscale",
         "upscale",
         "Enlarge pictures with a network that is fitted to each of them in a few steps (MZSR).",
         "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
         "images",
+        True,
+    ),
+    Method(
+        "zeroshot",
+        "zeroshot",
+        "Recognise classes never seen in training, through a graph of classes (ADGPM).",
+        "photos and a list of classes; a classifier, a taxonomy, word vectors to train",
+        "ranked classes (.csv, .jsonl), classifier rows (.pred, .safetensors)",
         True,
     ),
 )
