@@ -263,7 +263,7 @@ class TrainConfig(ResumeOption):
     ] = True
     step_weights: Annotated[
         Literal["equal", "annealed", "last"],
-        Flag("--step-weights"),
+        Flag("--step-weights", panel=TUNING),
         Field(description="Which steps' losses count: all, more and more the last, the last."),
     ] = "equal"
     support: Annotated[
