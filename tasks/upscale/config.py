@@ -28,8 +28,8 @@ class AdaptOptions(Config):
     optimizer: Annotated[
         Literal["auto", "sgd", "adam"],
         Flag("--optimizer", panel=TUNING),
-        Field(description="Plain steps of learned size, Adam, or first the one, then the other."),
-    ] = "auto"
+        Field(description="Adam, plain steps of learned size (sgd), or first these, then Adam."),
+    ] = "adam"
     rate: Annotated[
         float | None,
         Flag("--lr", panel=TUNING),
@@ -263,7 +263,7 @@ class TrainConfig(ResumeOption):
     ] = True
     step_weights: Annotated[
         Literal["equal", "annealed", "last"],
-        Flag("--step-weights"),
+        Flag("--step-weights", panel=TUNING),
         Field(description="Which steps' losses count: all, more and more the last, the last."),
     ] = "equal"
     support: Annotated[
