@@ -66,7 +66,11 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
         outputs={"report": str(out / "report.html"), "run": str(run), "videos": str(table)},
         metrics={**scored.metrics, "random": random.metrics},
         tables=scored.tables,
-        notes=("untrained -> trained on these videos, which had no labels then:", *notes),
+        notes=(
+            "untrained -> trained on these videos, which had no labels then:",
+            *notes,
+            "so few steps show how the tool works, hardly what the method can do",
+        ),
     )
     write_report(
         out / "report.html",
