@@ -147,7 +147,8 @@ def fit_clips(
     """Train on clips and leave the best weights in `model`, which ends in eval mode.
 
     With a share `val` kept for validation the best HOTA at intervals 1 and 10 there counts (and
-    the threshold that reached it is kept), else the lowest loss. `engine` goes on to `core.training.fit`.
+    the threshold that reached it is kept), else the lowest loss. `engine` goes on to
+    `core.training.fit`.
     """
     frozen = clips.stage == "track" and clips.cache_gb > 0 and clips.augment != "full"
     cache = MemoryCache(model, clips.cache_gb * 2**30) if frozen else None

@@ -36,7 +36,7 @@ class QueryTracker:
     A detect query whose score reaches `thresh` is born; a track below it is missed, and ends when
     it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
     are still updated. With given boxes a track takes the one that its prediction overlaps most,
-    and what no track takes is born.
+    tracks that reach `thresh` before the others, and what no track takes is born.
     """
 
     def __init__(
@@ -77,12 +77,15 @@ class QueryTracker:
         """Share the given boxes out: (which queries have one, its place or -1), both (N + n,)."""
         detects = len(given.boxes)
         place = torch.full(hit.shape, -1, dtype=torch.int64, device=hit.device)
-        quality = overlaps(boxes[detects:], given.boxes) * hit[detects:, None]
-        rows, columns = linear_sum_assignment(-quality.cpu().numpy())
-        good = quality.cpu().numpy()[rows, columns] >= CLAIM_IOU
-        taken = torch.from_numpy(columns[good]).to(place.device)
-        place[detects + torch.from_numpy(rows[good]).to(place.device)] = taken
-        free = np.setdiff1d(np.arange(detects), columns[good])
+        quality = overlaps(boxes[detects:], given.boxes).cpu().numpy()
+        sure = hit[detects:].cpu().numpy()
+        free = np.arange(detects)
+        for rows in (np.flatnonzero(sure), np.flatnonzero(~sure)):
+            some, where = linear_sum_assignment(-quality[rows][:, free])
+            good = quality[rows[some], free[where]] >= CLAIM_IOU
+            claimed = torch.from_numpy(free[where[good]]).to(place.device)
+            place[detects + torch.from_numpy(rows[some[good]]).to(place.device)] = claimed
+            free = np.setdiff1d(free, free[where[good]])
         free = free[given.scores.cpu().numpy()[free] >= self.thresh]
         new = torch.from_numpy(free).to(place.device)
         place[new] = new  # detect query i starts at given box i

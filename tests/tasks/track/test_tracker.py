@@ -76,6 +76,20 @@ def test_the_same_frame_twice_keeps_identities_of_given_boxes() -> None:
 
 
 @torch.no_grad()
+def test_doubtful_tracks_take_the_boxes_that_sure_ones_leave() -> None:
+    tracker = QueryTracker(tiny_model())
+    given = Given(torch.tensor([[0.2, 0.3, 0.2, 0.3], [0.7, 0.6, 0.2, 0.3]]), torch.ones(2))
+    # Two detect queries, then a doubtful track right on the first box, a sure one near it.
+    tracks = torch.tensor([[0.2, 0.3, 0.2, 0.3], [0.22, 0.32, 0.2, 0.3]])
+    boxes = torch.cat((given.boxes, tracks))
+    hit, place = tracker._claim(boxes, torch.tensor([False, False, False, True]), given)
+    assert place.tolist() == [-1, 1, -1, 0]  # nobody takes the second box: it is born
+    assert hit.tolist() == [False, True, False, True]
+    _, alone = tracker._claim(boxes[:3], torch.tensor([False, False, False]), given)
+    assert alone.tolist() == [-1, 1, 0]
+
+
+@torch.no_grad()
 def test_a_shorter_bank_may_be_asked_for() -> None:
     model = eager_model()
     tracker = QueryTracker(model, thresh=0.5, bank=1)
