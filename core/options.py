@@ -116,7 +116,7 @@ class TrainOptions(Config):
         float, Flag(panel=TUNING), Field(ge=0, description="Decay of the weights.")
     ] = 5e-4
     schedule: Annotated[
-        Literal["constant", "cosine", "step"],
+        Literal["constant", "cosine", "step", "poly"],
         Flag(panel=TUNING),
         Field(description="Course of the learning rate after the warm-up."),
     ] = "cosine"

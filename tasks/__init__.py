@@ -82,6 +82,14 @@ METHODS = (
         True,
     ),
     Method(
+        "segment",
+        "segment",
+        "Find what a sentence refers to in a photograph (CMSA), and train on such sentences.",
+        "photographs and sentences; references (JSON lines, REFER), COCO and YOLO labels",
+        "masks (.png), overlays, probabilities",
+        True,
+    ),
+    Method(
         "transcribe",
         "transcribe",
         "Turn speech into text; train on few transcripts and much other audio (APL).",

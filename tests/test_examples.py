@@ -18,6 +18,7 @@ SCRIPTS = {
     "forecast": (["--rounds=2", "--personalise=1"], "two hours ahead: A01"),
     "recommend": (["--steps=60", "--save-every=30", "--dim=16"], "a newcomer gets: "),
     "track": (["--steps=4", "--size=128"], "best at every 12th frame: "),
+    "segment": (["--steps=4", "--save-every=2"], "unknown in the second sentence: zeppelin"),
     "transcribe": (
         ["--steps=6", "--pseudo-steps=4", "--save-every=2", "--batch-size=4"],
         "heard: seven",

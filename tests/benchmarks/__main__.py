@@ -22,6 +22,7 @@ BENCHMARKS = {
     "reconstruct": "reconstruct:compare",
     "pretrain": "pretrain:compare",
     "recommend": "recommend:compare",
+    "segment": "segment:compare",
     "transcribe": "transcribe:compare",
     "forecast": "forecast:compare",
     "zeroshot": "zeroshot:compare",

@@ -193,6 +193,10 @@ def test_learning_rate_schedules() -> None:
     step = TrainOptions(lr=1.0, schedule="step", decay_at=0.5)
     assert [learning_rate(s, 4, step) for s in range(4)] == [1.0, 1.0, 0.1, 0.1]
     assert learning_rate(3, 4, TrainOptions(lr=2.0, schedule="constant")) == 2.0
+    poly = TrainOptions(lr=2.5e-4, schedule="poly")
+    for step in (0, 400_000, 799_999):  # (lr - end) * (1 - step / steps)^0.9 + end
+        wanted = (2.5e-4 - 1e-5) * (1 - step / 800_000) ** 0.9 + 1e-5
+        assert learning_rate(step, 800_000, poly) == pytest.approx(wanted)
 
 
 def test_clipping_bounds_the_update() -> None:

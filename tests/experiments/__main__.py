@@ -56,6 +56,8 @@ EXPERIMENTS = {
     "track-association": "track:association",
     "track-learned": "track:learned",
     "track-synthetic": "track:synthetic",
+    "segment-shapes": "segment:shapes",
+    "segment-photos": "segment:photos",
     "recommend-table": "recommend:table",
     "recommend-remedies": "recommend:remedies",
     "zeroshot-folds": "zeroshot:five_folds",
