@@ -6,7 +6,7 @@ outside of their frame, and maps are taken inside of it only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -106,23 +106,3 @@ def fft_size(height: int, width: int, kernel: Tensor) -> tuple[int, int]:
     size = kernel.shape[-1]
     rows, columns = (max(n + size // 2, size) for n in (height, width))
     return next_fast_len(rows, real=True), next_fast_len(columns, real=True)
-
-
-def in_tiles(x: Tensor, tile: int, halo: int, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a local `function`, images to images of the same size, tile by tile.
-
-    `function` takes what lies outside of its input as zero and sees `halo` pixels far. Each
-    tile is computed with that much around it, cut at the frame, so the result does not depend
-    on the tiles.
-    """
-    height, width = x.shape[-2:]
-    out = torch.empty_like(x)
-    together = max(1, tile**2 // (height * width))  # small images of a batch in one call
-    for images, results in zip(x.split(together), out.split(together), strict=True):
-        for top in range(0, height, tile):
-            for left in range(0, width, tile):
-                y, z = max(0, top - halo), max(0, left - halo)
-                part = function(images[..., y : top + tile + halo, z : left + tile + halo])
-                inside = part[..., top - y : top - y + tile, left - z : left - z + tile]
-                results[..., top : top + tile, left : left + tile] = inside
-    return out

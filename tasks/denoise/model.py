@@ -17,8 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...core.tiles import in_tiles
 from .activations import Activation, LinearSplines, Rectifiers, project
-from .convolution import adjoint, analyse, compose, in_tiles, spectra, synthesise
+from .convolution import adjoint, analyse, compose, spectra, synthesise
 
 SPAN = 0.1  # the splines' knots lie in [-SPAN, SPAN]
 PRUNE_BELOW = 1e-4
