@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -378,9 +378,9 @@ class EvalConfig(PostOptions):
     @field_validator("methods")
     @classmethod
     def _known(cls, methods: str) -> str:
-        unknown = [part for part in methods.split(",") if part.strip() not in Method.__args__]  # type: ignore[attr-defined]
+        unknown = [part for part in methods.split(",") if part.strip() not in get_args(Method)]
         if unknown:
-            raise ValueError(f"unknown tracker; known: {', '.join(Method.__args__)}")  # type: ignore[attr-defined]
+            raise ValueError(f"unknown tracker; known: {', '.join(get_args(Method))}")
         return methods
 
     @field_validator("metrics")
