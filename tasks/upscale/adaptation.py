@@ -69,12 +69,13 @@ class Adapted:
     """The weights of the lowest loss, that loss, and what led there.
 
     `losses` are those before each step and after the last; `best_step` is where `weights` come
-    from; `snapshots` maps step counts to weights.
+    from; `seconds` is what the steps took; `snapshots` maps step counts to weights.
     """
 
     weights: dict[str, Tensor]
     losses: list[float]
     best_step: int
+    seconds: float
     snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
@@ -150,7 +151,7 @@ def adapt(
             snapshots[step] = current
         if clock(pair.inputs.device) - begin >= plan.seconds:
             break
-    return Adapted(best, losses, best_step, snapshots)
+    return Adapted(best, losses, best_step, clock(pair.inputs.device) - begin, snapshots)
 
 
 def _descend(

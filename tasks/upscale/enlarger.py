@@ -105,6 +105,7 @@ class Enlarger:
             "loss_before": adapted.losses[0],
             "loss_after": min(adapted.losses),
             "back_projections": rounds,
+            "adaptation_seconds": adapted.seconds,
             "seconds": seconds,
         }
         shown = {step: finish(weights) for step, weights in adapted.snapshots.items()}

@@ -47,7 +47,7 @@ def train_from_scratch(
         if adam.param_groups[0]["lr"] < LOWEST or clock(pair.inputs.device) - begin >= seconds:
             break
     found = {name: w.detach() for name, w in weights.items()}
-    return Adapted(found, losses, len(losses))
+    return Adapted(found, losses, len(losses), clock(pair.inputs.device) - begin)
 
 
 def _random_crop(pair: Pair, generator: torch.Generator) -> Pair:

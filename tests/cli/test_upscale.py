@@ -77,6 +77,7 @@ def test_the_json_document(mlkit: Mlkit, tmp_path: Path, photo: Path) -> None:
         "best_step",
         "loss_before",
         "loss_after",
+        "adaptation_seconds",
         "back_projections",
         "seconds",
     }
