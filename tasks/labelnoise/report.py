@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ...core.files import replacing, write_text
+from ...core.report import table_html, write_page
 from ...core.results import Table
 from .guard import Verdict
 from .selection import Selection
@@ -25,15 +26,12 @@ from .signals import Signals
 Array = NDArray[Any]
 SHOWN, THUMBNAIL = 200, 112
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #1c2733; background: #fff }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem }
-.grid { display: flex; flex-wrap: wrap; gap: .8rem }
-figure { margin: 0; width: 9rem } img { width: 7rem; height: 7rem; object-fit: contain;
-  background: #eef2f5; image-rendering: auto } figcaption { font-size: .8rem; line-height: 1.25;
-  overflow-wrap: anywhere } b { color: #a3341f }
-table { border-collapse: collapse } td, th { padding: .15rem .9rem .15rem 0; text-align: left }
-"""
+_STYLE = """<style>
+.grid { display: flex; flex-wrap: wrap; gap: .8rem } .grid figure { margin: 0; width: 9rem }
+.grid img { width: 7rem; height: 7rem; object-fit: contain; background: #eef2f5 }
+.grid figcaption { font-size: .8rem; line-height: 1.25; overflow-wrap: anywhere }
+.grid b { color: #a3341f }
+</style>"""
 
 
 def report_frame(
@@ -137,32 +135,22 @@ def class_table(summary: dict[str, Any]) -> Table:
     return Table("Classes", heads, cells)
 
 
-def write_page(path: Path, frame: pl.DataFrame, pictures: Any, table: Table) -> None:
+def write_sheet(path: Path, frame: pl.DataFrame, pictures: Any, table: Table) -> None:
     """Write a self-contained page of the first flagged images, by given label.
 
     `pictures` maps a row's path to its PIL image.
     """
     flagged = frame.filter("is_issue").head(SHOWN)
     total = int(frame["is_issue"].sum())
-    parts = [f"<h1>{total:,} of {len(frame):,} labels look wrong</h1>"]
+    parts = [f"{_STYLE}<h1>{total:,} of {len(frame):,} labels look wrong</h1>"]
     if total > SHOWN:
         parts.append(f"<p>The {SHOWN} most doubtful are shown; the report has all.</p>")
     for (given,), rows in flagged.group_by(["given_label"], maintain_order=True):
         parts.append(f"<h2>labelled {html.escape(str(given))}</h2><div class='grid'>")
         parts += [_figure(row, pictures(row["path"])) for row in rows.iter_rows(named=True)]
         parts.append("</div>")
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    parts.append(f"<h2>Classes</h2><table><tr>{head}</tr>{body}</table>")
-    page = "".join(parts)
-    write_text(
-        path,
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Labels to look at</title>'
-        f"<style>{_STYLE}</style><body>{page}</body></html>",
-    )
+    parts.append(table_html(table))
+    write_page(path, "Labels to look at", parts)
 
 
 def _figure(row: dict[str, Any], image: Any) -> str:

@@ -40,8 +40,7 @@ CLIP = {"frames": 4, "stride": 4, "size": 32}
 
 def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress) -> Result:
     """Draw videos of moving shapes, learn from them, and show which videos look alike."""
-    for name in ("report.html", "neighbours.png"):
-        check_writable(out / name, overwrite)
+    check_writable(out / "neighbours.png", overwrite)
     sprites = SpritesConfig(out=out / "sprites", videos=VIDEOS, side=40, overwrite=overwrite)
     table = Path(make_sprites(sprites, progress).outputs["labels"])
     run = out / "run"

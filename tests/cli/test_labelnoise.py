@@ -253,6 +253,6 @@ def test_what_is_wrong_is_said_in_two_lines(
 def test_the_demo_leaves_a_page(mlkit: Mlkit, shapes: Path) -> None:
     result = mlkit("demo", "labelnoise", "-o", "demo")
     assert result.code == 0, result.err
-    assert (shapes / "demo" / "sheet.html").exists()
+    assert (shapes / "demo" / "report.html").exists()
     assert "drawn" in result.out
     assert mlkit("demo", "labelnoise", "-o", "demo").code == 3

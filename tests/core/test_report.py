@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mlkit.core.media import write_image
-from mlkit.core.report import write_report
+from mlkit.core.report import join_reports, write_report
 from mlkit.core.results import Result, Table, human_bytes, human_count
 
 
@@ -29,6 +29,21 @@ def test_a_report_is_one_file_without_links(tmp_path: Path) -> None:
         tmp_path / "s.html", "Title", result, pictures={"A": tmp_path / "a.png"}, **arguments
     )
     assert (tmp_path / "s.html").read_bytes() == (tmp_path / "r.html").read_bytes()
+
+
+def test_joined_reports_hold_the_bodies_of_all(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        result = Result(notes=(f"found in {name}",))
+        write_report(tmp_path / f"{name}.html", name, result, settings={}, command=f"mlkit {name}")
+    files = {name: tmp_path / f"{name}.html" for name in ("one", "two")}
+    join_reports(tmp_path / "index.html", "All <of them>", files)
+    text = (tmp_path / "index.html").read_text()
+    for name in files:
+        assert text.count(f"found in {name}") == 1
+        assert f'href="#{name}"' in text
+        assert f'id="{name}"' in text
+    assert "All &lt;of them&gt;" in text
+    assert text.count("<body>") == text.count("</body>") == 1
 
 
 def test_human_numbers() -> None:

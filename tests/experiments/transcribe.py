@@ -335,8 +335,7 @@ def shift(data: Path, seeds: int) -> dict[str, Any]:
         seed_model = _seed_model(sets, seed, runtime)
         rate = 100 * score_greedy(seed_model, sets["test"]).rate
         _collect(values, seed, "seed", {"teacher WER": rate})
-        for arm in ("pl", "filter", "apl"):
-            _collect(values, seed, arm, _arm(seed_model, sets, MethodOptions(**ARMS[arm]), runtime))
-        fused = MethodOptions(confidence="fused")
-        _collect(values, seed, "apl, fused", _arm(seed_model, sets, fused, runtime))
+        for arm in ("pl", "filter", "apl", "apl, max, rate", "apl, fused", "apl, fused, soft"):
+            options = MethodOptions(**(ARMS | DETECTORS)[arm])
+            _collect(values, seed, arm, _arm(seed_model, sets, options, runtime))
     return _spread(values)

