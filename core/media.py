@@ -7,7 +7,6 @@ import io
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,33 +73,6 @@ def find_images(folder: str | Path) -> list[Path]:
             f"{folder} holds no images", f"known endings: {' '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return found
-
-
-@dataclass(frozen=True)
-class LabelledPaths:
-    """Image files with a class number each; `classes[labels[i]]` is the class of `paths[i]`."""
-
-    paths: Sequence[Path]
-    labels: Sequence[int]
-    classes: Sequence[str]
-
-
-def scan_classes(folder: str | Path) -> LabelledPaths:
-    """Return the images of a folder that has one sub-folder per class, classes sorted by name.
-
-    Raises `DataError` when there are no sub-folders with images.
-    """
-    folder = Path(folder)
-    paths = find_images(folder)
-    names = [path.relative_to(folder).parts[0] for path in paths]
-    if any(path.parent == folder for path in paths):
-        raise DataError(
-            f"{folder} holds images outside of class folders",
-            "put the images of each class into a sub-folder named after the class",
-        )
-    classes = sorted(set(names))
-    index = {name: i for i, name in enumerate(classes)}
-    return LabelledPaths(paths, [index[name] for name in names], classes)
 
 
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ...core.arrays import read_array
 from ...core.errors import DataError
+from ...core.labelled import LABEL_NAMES
 from ...core.tables import collect, find_column, first_null, open_table, text
 from .config import LabelnoiseConfig
-from .data import LABEL_NAMES
 from .signals import blocks
 
 Array = NDArray[Any]

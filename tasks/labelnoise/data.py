@@ -15,13 +15,10 @@ from torch import Tensor
 
 from ...core.arrays import read_array
 from ...core.errors import DataError
-from ...core.media import LabelledPaths, centre_square, read_image, scan_classes
+from ...core.labelled import LabelledPaths, list_labelled
+from ...core.media import centre_square, read_image
 from ...core.progress import Progress
-from ...core.tables import collect, first_null, need_column, open_table, text
 
-PATH_NAMES = ("path", "file", "filename", "image")
-LABEL_NAMES = ("label", "given_label", "class", "y")
-TABLES = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -61,54 +58,15 @@ def normalise(levels: Tensor) -> Tensor:
 def list_images(source: Path, classes: Sequence[str] | None = None) -> LabelledPaths:
     """Return the files and labels of a class folder, or of a table with a path and a label.
 
-    Paths in a table are relative to the table. `classes` fixes the names and their order.
-    Raises `DataError` for fewer than two classes, an empty class folder, a table without these
-    columns, files that do not exist (the first five are named), and labels not in `classes`.
+    `classes` fixes the names and their order. Raises `DataError` for fewer than two classes, labels
+    not in `classes`, and what `list_labelled` refuses.
     """
-    if source.is_dir():
-        _refuse_empty_folders(source)
-        found = scan_classes(source)
-    elif source.suffix.lower() in TABLES:
-        found = _from_table(source)
-    else:
-        what = "is neither a folder nor a table" if source.exists() else "does not exist"
-        raise DataError(f"{source} {what}", "give a folder of class folders, or a CSV")
+    found = list_labelled(source)
     if classes is not None:
         return _renumbered(found, classes, source)
     if len(found.classes) < 2:
         raise DataError(f"{source} has one class, {found.classes[0]}", "give two or more")
     return found
-
-
-def _refuse_empty_folders(folder: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not any(path.iterdir()):
-            raise DataError(f"{path} is an empty class folder", "remove it, or fill it")
-
-
-def _from_table(source: Path) -> LabelledPaths:
-    sheet = open_table(source, (*PATH_NAMES, *LABEL_NAMES))
-    columns = [
-        need_column(sheet, "path", PATH_NAMES, None, "a header 'path,label'"),
-        need_column(sheet, "label", LABEL_NAMES, None, "a header 'path,label'"),
-    ]
-    frame = collect(sheet, [text(columns[0]).alias("path"), text(columns[1]).alias("label")])
-    for name, column in zip(("path", "label"), columns, strict=True):
-        if (place := first_null(sheet, frame[name], column)) is not None:
-            raise DataError(f"{source}: {place}")
-    if len(frame) == 0:
-        raise DataError(f"{source} has no rows")
-    paths = [source.parent / path for path in frame["path"].to_list()]
-    missing = [str(path) for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{source}: {len(missing)} files do not exist: {', '.join(missing[:5])}",
-            f"paths are relative to {source.parent}",
-        )
-    labels = frame["label"].to_list()
-    classes = sorted(set(labels))
-    index = {name: i for i, name in enumerate(classes)}
-    return LabelledPaths(paths, [index[name] for name in labels], classes)
 
 
 def _renumbered(found: LabelledPaths, classes: Sequence[str], source: Path) -> LabelledPaths:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.errors import DataError
+from ...core.labelled import LABEL_NAMES, PATH_NAMES
 from ...core.metrics import Proportion
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
@@ -21,7 +22,7 @@ from ...core.runtime import Runtime, start
 from ...core.tables import Sheet, collect, need_column, open_table, text
 from .checkpoint import open_trained
 from .config import EvalConfig
-from .data import LABEL_NAMES, PATH_NAMES, Images, normalise, open_images
+from .data import Images, normalise, open_images
 from .model import Pair
 from .scoring import EVAL_BATCH
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from ...core.arrays import write_array
 from ...core.errors import UsageError
 from ...core.files import check_writable, write_text
-from ...core.media import read_image, scan_classes
+from ...core.labelled import scan_classes
+from ...core.media import read_image
 from ...core.progress import Progress, Silent
 from ...core.results import Result
 from ...core.runtime import stream

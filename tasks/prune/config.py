@@ -317,7 +317,10 @@ class TrainConfig(ResumeOption):
     data: Annotated[
         Path,
         Flag(argument=True, metavar="DATA"),
-        Field(description="A folder with one sub-folder per class, or with MNIST's IDX files."),
+        Field(
+            description="A folder with one sub-folder per class or with MNIST's IDX files, or a "
+            "table with the columns path and label."
+        ),
     ]
     out: Annotated[
         Path,
@@ -402,5 +405,8 @@ class CheckConfig(Config):
     data: Annotated[
         Path,
         Flag(argument=True, metavar="DATA"),
-        Field(description="A folder with one sub-folder per class, or with MNIST's IDX files."),
+        Field(
+            description="A folder with one sub-folder per class or with MNIST's IDX files, or a "
+            "table with the columns path and label."
+        ),
     ]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...core.errors import DataError
 from ...core.inputs import InputSpec, fit_picture, read_input
-from ...core.media import batched, find_images, read_idx, read_image, scan_classes
+from ...core.labelled import list_labelled
+from ...core.media import batched, find_images, read_idx, read_image
 from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from .config import CheckConfig
@@ -62,28 +63,29 @@ def _fit_levels(images: Tensor, spec: InputSpec) -> Tensor:
     return torch.stack([(fit_picture(picture, spec) * 255).round().byte() for picture in pictures])
 
 
-def open_labelled(folder: Path, labels: Path | None = None, split: str = "test") -> Labelled:
+def open_labelled(source: Path, labels: Path | None = None, split: str = "test") -> Labelled:
     """Return a folder of class folders, of IDX files (`split`), or of files named in a table.
 
-    Raises `DataError` when the folder is none of these.
+    The table is `source` itself (columns path and label), or `labels` names files of the folder
+    `source` and their class numbers. Raises `DataError` when it is none of these.
     """
     if labels is not None:
-        return _from_table(folder, labels)
+        return _from_table(source, labels)
     prefix = {"train": "train", "test": "t10k"}[split]
-    found = sorted(folder.glob(f"{prefix}-images-idx3-ubyte*")) if folder.is_dir() else []
-    if found:
-        images = read_idx(found[0])
-        numbers = read_idx(Path(str(found[0]).replace("images-idx3", "labels-idx1")))
+    packed = sorted(source.glob(f"{prefix}-images-idx3-ubyte*")) if source.is_dir() else []
+    if packed:
+        images = read_idx(packed[0])
+        numbers = read_idx(Path(str(packed[0]).replace("images-idx3", "labels-idx1")))
         if len(images) != len(numbers):
-            raise DataError(f"{found[0]} has {len(images)} images, but {len(numbers)} labels")
+            raise DataError(f"{packed[0]} has {len(images)} images, but {len(numbers)} labels")
         classes = [str(i) for i in range(int(numbers.max()) + 1)]
         return Labelled(
             torch.from_numpy(images.copy()).unsqueeze(1),
             torch.from_numpy(numbers.astype(np.int64)),
             classes,
         )
-    scanned = scan_classes(folder)
-    return Labelled(scanned.paths, torch.tensor(scanned.labels), scanned.classes)
+    found = list_labelled(source)
+    return Labelled(found.paths, torch.tensor(found.labels), found.classes)
 
 
 def _from_table(folder: Path, table: Path) -> Labelled:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...core.errors import DataError
 from ...core.inputs import read_input
-from ...core.media import batched, scan_classes
+from ...core.labelled import scan_classes
+from ...core.media import batched
 from ...core.progress import Progress
 from ...core.runtime import Runtime
 from ...core.tables import collect, need_column, open_table, text

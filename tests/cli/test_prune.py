@@ -47,6 +47,11 @@ def test_smoke_of_every_verb(mlkit: Mlkit, tmp_path: Path, class_folder: Path) -
     checked = mlkit("check", "prune", class_folder)
     assert checked.code == 0
     assert "20 images, 2 classes" in checked.out
+    table = class_folder / "labels.csv"
+    table.write_text("path,label\nred/0.png,red\nred/1.png,red\nblue/0.png,blue\n")
+    checked = mlkit("check", "prune", table)
+    assert checked.code == 0, checked.err
+    assert "3 images, 2 classes" in checked.out
 
 
 def test_the_json_document(mlkit: Mlkit, tmp_path: Path) -> None:

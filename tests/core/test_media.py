@@ -53,16 +53,7 @@ def test_random_bytes_are_never_a_traceback(tmp_path: Path, data: bytes, magic: 
         media.read_image(tmp_path / "x.png")
 
 
-def test_class_folders(class_folder: Path, tmp_path: Path) -> None:
-    found = media.scan_classes(class_folder)
-    assert found.classes == ["blue", "red"]
-    assert list(found.labels) == [0] * 10 + [1] * 10
-    Image.new("L", (2, 2)).save(class_folder / "stray.png")
-    with pytest.raises(DataError, match="outside of class folders"):
-        media.scan_classes(class_folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
-        media.scan_classes(tmp_path / "empty")
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         media.find_images(tmp_path / "none")
 
