@@ -58,18 +58,22 @@ def _of_features(config: EvalConfig, runtime: Runtime) -> Result:
 
 
 def scores(found: Described, config: EvalConfig, runtime: Runtime) -> dict[str, Any]:
-    """Return every score that the columns allow, as plain numbers."""
+    """Return every score that the columns allow, as plain numbers.
+
+    Labels of which none occurs twice only name the videos: nothing can be learnt from them.
+    """
     features, where = found.features, str(config.data)
     measured: dict[str, Any] = {}
     if found.views.shape[1] > 1:
         measured["same video"] = _found(probe.same_video(found.views))
     groups = _column(found, config.group_column, "--group-column", where)
-    if groups is not None:
+    if groups is not None and _repeats(groups):
         measured["same group"] = _found(probe.same_group(features, groups))
     labels = _column(found, config.label_column or _there(found, "label"), "--label-column", where)
-    if labels is None:
+    if labels is None or not _repeats(labels):
         if not measured:
-            raise DataError(f"{where} has no labels, and one view says nothing", "raise --views")
+            what = "no labels" if labels is None else "no label twice"
+            raise DataError(f"{where} has {what}, and one view says nothing", "raise --views")
         return measured
     numbers, classes = class_numbers(labels, where)
     folds = _folds(found, config, numbers, groups, runtime.seed)
@@ -78,6 +82,10 @@ def scores(found: Described, config: EvalConfig, runtime: Runtime) -> dict[str, 
     measured["same label"] = _found(probe.same_group(features, labels))
     measured["classes"] = len(classes)
     return measured
+
+
+def _repeats(values: Sequence[str]) -> bool:
+    return len(set(values)) < len(values)
 
 
 def _there(found: Described, name: str) -> str | None:
