@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
-from .errors import DataError
+from .errors import DataError, UsageError
 
 
 @contextmanager
@@ -80,6 +83,35 @@ def check_writable(path: str | Path, overwrite: bool = True) -> None:
         raise DataError(
             f"cannot write {path}: {error.strerror} ({folder})", "choose another --out"
         ) from error
+
+
+class Hold:
+    """A folder that no other process may write a run into, until this object is forgotten.
+
+    The lock ends with the process, however that ends. Raises `UsageError` when another process
+    has it; within one process a folder can be held several times.
+    """
+
+    _held: ClassVar[weakref.WeakValueDictionary[Path, Hold]] = weakref.WeakValueDictionary()
+
+    def __new__(cls, folder: Path) -> Hold:
+        """Return the hold that this process has on `folder` already, or a new one."""
+        place = folder.resolve()
+        hold = cls._held.get(place)
+        if hold is None:
+            hold = super().__new__(cls)
+            handle = os.open(place, os.O_RDONLY)
+            weakref.finalize(hold, os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"{folder} is in use by another run", "wait for it, or name another folder"
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            cls._held[place] = hold
+        return hold
 
 
 def sha256(path: str | Path) -> str:

@@ -30,7 +30,7 @@ from .distributed import (
     set_random_state,
 )
 from .errors import CheckpointError, DataError, DivergedError, InterruptedRun, UsageError
-from .files import write_text
+from .files import Hold, check_writable, write_text
 from .optimizers import clip_gradients, make_optimizer
 from .options import TrainOptions
 from .progress import Progress, Silent
@@ -72,6 +72,7 @@ class Run:
 
     folder: Path
     resume: bool = False
+    _holds: list[Hold] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def open(cls, out: Path, resume: Path | None, stages: Sequence[str] = ()) -> Run:
@@ -90,12 +91,18 @@ class Run:
         return run
 
     def record(self, command: str, runtime: Runtime, *configs: Config) -> dict[str, Any]:
-        """Write the settings of a run to run.toml, which --config takes back, and return them."""
+        """Write the settings of a run to run.toml, which --config takes back, and return them.
+
+        From here on the folder is ours: raises `UsageError` when another process is writing there.
+        """
         settings: dict[str, Any] = {}
         for config in configs:
             settings |= config.to_dict()
         settings |= {"seed": runtime.seed, "resume": None}
         if runtime.is_main:
+            check_writable(self.folder / "run.toml")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._holds.append(Hold(self.folder))
             write_text(self.folder / "run.toml", to_toml(command, settings))
         return settings
 
