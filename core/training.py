@@ -78,17 +78,26 @@ class Run:
     def open(cls, out: Path, resume: Path | None, stages: Sequence[str] = ()) -> Run:
         """Return the run to continue, `resume`, or a new one in `out`.
 
-        `stages` are folders in it that hold runs of their own. Raises `UsageError` when `out`
-        or one of them holds a run already.
+        `stages` are folders in it that hold the runs of earlier stages; a run that was cut during
+        one of them has no state of its own yet. Raises `UsageError` when `out` or one of them
+        holds a run already.
         """
-        run = cls(resume or out, resume is not None)
-        parts = [run, *(cls(run.folder / stage) for stage in stages)]
-        if not run.resume and any(part.state.exists() or part.best.exists() for part in parts):
+        earlier = [cls((resume or out) / stage) for stage in stages]
+        if resume is not None:
+            cut_before = any(stage.state.exists() for stage in earlier)
+            return cls.continued(resume) if cut_before else cls(resume, True)
+        run = cls(out)
+        if any(part.state.exists() or part.best.exists() for part in (run, *earlier)):
             raise UsageError(
-                f"{run.folder} holds a run already",
-                f"continue it with --resume {run.folder}, or name another folder with -o",
+                f"{out} holds a run already",
+                f"continue it with --resume {out}, or name another folder with -o",
             )
         return run
+
+    @classmethod
+    def continued(cls, folder: Path) -> Run:
+        """Return the run in `folder`, which goes on from its state where it has one."""
+        return cls(folder, cls(folder).state.exists())
 
     def record(self, command: str, runtime: Runtime, *configs: Config) -> dict[str, Any]:
         """Write the settings of a run to run.toml, which --config takes back, and return them.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# Tests run in several processes at once; one thread for each, and for the commands that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 class Outcome(NamedTuple):

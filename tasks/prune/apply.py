@@ -217,7 +217,7 @@ def _repair(
     run = None
     if job.folder is not None:
         folder = job.folder / f"stage-{stage + 1}"
-        run = Run(folder, resume=config.resume is not None and Run(folder).state.exists())
+        run = Run.continued(folder) if config.resume is not None else Run(folder)
     fitted = finetune(
         backbone,
         root,

@@ -176,22 +176,22 @@ class _Job:
         return model
 
     def _supervised(self, model: Acoustic, folder: Path) -> Fitted:
-        run = Run(folder, resume=(folder / "last.safetensors").exists())
         method: Literal["supervised"] = "supervised"
         return train_supervised(
             model, self.sets.labelled, self.sets.dev,
             self.method.model_copy(update={"method": method}), self.options, self.runtime,
-            run=run, save_best=self._keep(folder), progress=self.progress, title="supervised",
+            run=Run.continued(folder), save_best=self._keep(folder), progress=self.progress,
+            title="supervised",
         )  # fmt: skip
 
     def _pseudo(self, model: Acoustic) -> Fitted:
         # The stage's random numbers do not depend on where the stage before was interrupted.
         torch.manual_seed(self.runtime.seed + 1)
-        run = Run(self.folder, resume=(self.folder / "last.safetensors").exists())
         objective, fitted = train_pseudo(
             model, self.sets.labelled, self.sets.unlabelled, self.sets.dev, self.method,
             part(self.config, StageOptions), self.options, self.runtime,
-            run=run, save_best=self._keep(self.folder), progress=self.progress,
+            run=Run.continued(self.folder), save_best=self._keep(self.folder),
+            progress=self.progress,
         )  # fmt: skip
         self._warn(objective.few_errors, fitted)
         return fitted

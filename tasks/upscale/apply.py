@@ -99,7 +99,9 @@ class _Upscaling:
 
     def __init__(self, config: UpscaleConfig, enlarger: Enlarger, progress: Progress) -> None:
         self.config, self.enlarger, self.progress = config, enlarger, progress
-        self.choice = choose(config.kernel, config.sampling, progress)
+        choice = choose(config.kernel, config.sampling, progress)
+        # Interpolation asks for no blur; estimating one would only refuse small pictures.
+        self.choice = Choice("bicubic", plain=True) if config.method == "bicubic" else choice
         self.start = enlarger.start(config.method)
         known = self.start.scales if config.method in NETWORKS else (2, 3, 4)
         self.stages = stages(config.scale, known)
@@ -260,7 +262,7 @@ def _notes(config: UpscaleConfig, records: dict[str, dict[str, Any]]) -> Iterato
     if len(records) > SHOWN:
         yield f"and {len(records) - SHOWN} more images"
     told = "estimated" if config.kernel == "estimate" else "as told"
-    if config.kernel == PLAIN:
+    if config.kernel == PLAIN or config.method == "bicubic":
         told = "none: a sharp source, reduced by bicubic interpolation"
     yield f"Blur ({told}): variances along its axes in pixels of the result, squared."
     if any("loss_before" in record["stages"][0] for record in records.values()):

@@ -102,8 +102,7 @@ def _pretrain(
     validation: Sequence[Path],
 ) -> None:
     """Stage 1: the network learns to undo bicubic reduction; its run is in `pretrain`."""
-    folder = run.folder / "pretrain"
-    stage = Run(folder, resume=run.resume and (folder / "last.safetensors").exists())
+    stage = Run.continued(run.folder / "pretrain")
     pairs = replace(begin, objective="bicubic")
     fit(
         PairObjective(begin.network),

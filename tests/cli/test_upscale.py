@@ -58,6 +58,17 @@ def test_smoke_of_every_verb(mlkit: Mlkit, tmp_path: Path, photo: Path) -> None:
     assert "4, 0 unusable" in checked.out
 
 
+def test_interpolation_needs_no_blur_so_small_pictures_pass(mlkit: Mlkit, tmp_path: Path) -> None:
+    save(tmp_path / "tiny.png", 12, 10)
+    command = ["upscale", tmp_path / "tiny.png", "-o", tmp_path / "big.png", "--method"]
+    refused = mlkit(*command, "ibp")
+    assert refused.code == 3
+    assert "too small to estimate its blur" in refused.err
+    done = mlkit(*command, "bicubic")
+    assert done.code == 0, done.err
+    assert "estimated" not in done.out
+
+
 def test_the_json_document(mlkit: Mlkit, tmp_path: Path, photo: Path) -> None:
     out = tmp_path / "big.png"
     result = mlkit("upscale", photo, "-o", out, *GAUSSIAN, "--json", "-q")

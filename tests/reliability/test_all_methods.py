@@ -1,0 +1,258 @@
+"""What every method must survive: kills, weights and inputs that are wrong, full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+
+from mlkit.cli.app import main
+from mlkit.core import checkpoint, files
+from mlkit.core.audio import write_wav
+
+from .workshop import JOBS, furnish, sound_input
+
+Mlkit = Callable[..., Any]
+METHODS = pytest.mark.parametrize("method", JOBS)
+ONE_THREAD = ("--threads", "1", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder, before = tmp_path_factory.mktemp("workshop"), Path.cwd()
+    os.chdir(folder)
+    try:
+        furnish(folder, lambda *words: main(list(words)))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def place(furnished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the inputs of all jobs, which is also the current one."""
+    monkeypatch.chdir(furnished)
+    return furnished
+
+
+def words(line: str, source: Path | str, out: Path) -> list[str]:
+    """Return the words of a command line of a job, with its input and its folder filled in."""
+    return [word.replace("OUT", str(out)).replace("INPUT", str(source)) for word in line.split()]
+
+
+# --- training ---
+
+
+@METHODS
+def test_a_killed_training_ends_with_the_same_bits(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    training = JOBS[method].train.split()
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = mlkit(*training, "-o", whole, *ONE_THREAD)
+    assert done.code == 0, done.err
+    command = [sys.executable, "-m", "mlkit", *training, "-o", str(cut), *ONE_THREAD]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list(cut.rglob("last.safetensors")):
+            time.sleep(0.01)
+        time.sleep(random.Random(method).uniform(0, 0.3))
+        process.kill()
+    resumed = mlkit(*training, "--resume", cut, *ONE_THREAD)
+    assert resumed.code == 0, resumed.err
+    for name in ("best.safetensors", "last.safetensors"):
+        expected, found = load_file(whole / name), load_file(cut / name)
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), (name, key)
+
+
+# --- weights ---
+
+
+def with_weights(method: str, weights: Path, out: Path) -> list[str]:
+    return [*words(JOBS[method].score, "", out), "--weights", str(weights)]
+
+
+@METHODS
+def test_the_weights_of_every_other_method_are_refused(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    for other in JOBS:
+        if other == method:
+            continue
+        file = tmp_path / f"{other}.safetensors"
+        metadata = checkpoint.Metadata(other, "model", {})
+        checkpoint.save(file, {"weight": torch.zeros(2)}, metadata)
+        done = mlkit(*with_weights(method, file, tmp_path / "out"))
+        assert done.code == 4, (other, done.err)
+        assert other in done.err
+        assert method in done.err
+        assert not (tmp_path / "out").exists()
+
+
+def huge_header(size: int) -> bytes:
+    return size.to_bytes(8, "little") + b"{}"
+
+
+DAMAGED = {
+    "empty": b"",
+    "text": b"weights",
+    "random": np.random.default_rng(0).bytes(4096),
+    "a header of 2**62 bytes": huge_header(2**62),
+    "a header of 90 MB that is not there": huge_header(90_000_000),
+    "a tensor of 2**60 numbers": (lambda text: len(text).to_bytes(8, "little") + text)(
+        b'{"w":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}'
+    ),
+}
+
+
+@METHODS
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_weights_are_told(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str, damage: str
+) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(DAMAGED[damage])
+    done = mlkit(*with_weights(method, file, tmp_path / "out"))
+    assert done.code == 4, done.err
+    assert str(file) in done.err
+    assert len(done.err.splitlines()) <= 2
+
+
+# --- inputs ---
+
+
+def check_refused(done: Any, out: Path, name: str) -> None:
+    assert done.code in (2, 3), done.err
+    assert name in done.err
+    assert "internal error" not in done.err
+    assert not out.exists() or not any(path.is_file() for path in out.rglob("*"))
+
+
+@METHODS
+@pytest.mark.parametrize("damage", ["missing", "empty", "zeros", "text", "random"])
+def test_damaged_inputs_are_told(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str, damage: str
+) -> None:
+    file = tmp_path / f"given{JOBS[method].suffix}"
+    content = {
+        "empty": b"",
+        "zeros": bytes(5000),
+        "text": b"not what the name says\n",
+        "random": np.random.default_rng(1).bytes(5000),
+    }
+    if damage in content:
+        file.write_bytes(content[damage])
+    done = mlkit(*words(JOBS[method].use, file, tmp_path / "out"))
+    check_refused(done, tmp_path / "out", "given")
+
+
+@METHODS
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.binary(max_size=300), magic=st.sampled_from([b"", b"RIFF", b"\x89PNG\r\n", b"a,b\n"])
+)
+def test_random_bytes_are_never_a_bug_of_ours(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str, data: bytes, magic: bytes
+) -> None:
+    file = tmp_path / f"given{JOBS[method].suffix}"
+    file.write_bytes(magic + data)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    check_refused(
+        mlkit(*words(JOBS[method].use, file, tmp_path / "out")), tmp_path / "out", "given"
+    )
+
+
+# --- outputs ---
+
+WRITERS = [method for method in JOBS if method not in ("prune", "pretrain", "track")]
+QUICK = {
+    "labelnoise": ("--image-size", "12", "--epochs", "1", "--folds", "0"),
+    "upscale": ("--method", "bicubic"),
+    "denoise": ("--tol", "1e-2"),
+}
+
+
+@pytest.mark.parametrize("method", WRITERS)
+def test_a_full_disk_is_told_and_leaves_nothing(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        if tmp_path in path.parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "_sync", full)
+    line = words(JOBS[method].use, sound_input(method), tmp_path / "out")
+    done = mlkit(*line, *QUICK.get(method, ()))
+    assert done.code == 3, done.err
+    assert "No space left on device" in done.err
+    assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.parametrize("method", WRITERS)
+def test_a_place_that_cannot_be_written_is_told_first(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    begin = time.process_time()
+    done = mlkit(*words(JOBS[method].use, sound_input(method), tmp_path / "file"))
+    assert done.code == 3, done.err
+    assert str(tmp_path / "file") in done.err
+    assert time.process_time() - begin < 60  # before the work, not after it
+
+
+# --- many files ---
+
+
+def many(folder: Path, suffix: str) -> None:
+    """Write 1,000 small inputs, every hundredth of them broken."""
+    folder.mkdir()
+    quiet = torch.randn(800, generator=torch.Generator().manual_seed(0)) * 0.01
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    for number in range(1000):
+        path = folder / f"{number:04d}{suffix}"
+        if number % 100 == 50:
+            path.write_bytes(b"broken")
+        elif suffix == ".wav":
+            write_wav(path, quiet, 8000)
+        else:
+            picture.save(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "suffix"),
+    [
+        ("transcribe many -o out", ".wav"),
+        ("upscale many -o out --method bicubic", ".png"),
+        ("denoise many -o out --sigma 5 --mode tstep", ".png"),
+    ],
+    ids=lambda value: value.split()[0],
+)
+def test_a_thousand_files_with_ten_broken_ones(
+    mlkit: Mlkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    many(tmp_path / "many", suffix)
+    done = mlkit(*line.split(), "--quiet", "--json")
+    assert done.code == 3
+    broken = {f"many/{number:04d}{suffix}" for number in range(50, 1000, 100)}
+    assert set(json.loads(done.out)["failures"]) == broken
+    assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 990
