@@ -9,12 +9,13 @@ from typing import Any
 
 import typer
 
-from ..core.errors import MlkitError
+from ..core.errors import DataError, MlkitError
 from .lazy import HELP, Row, group
 from .output import print_error, print_json_error
 
 METHODS = "Methods"
 WORKFLOW = "Workflow"
+SHOWN = 80  # characters of a name in an error
 
 COMMANDS = (
     Row("prune", "prune:prune", "Make a vision model smaller, without any training data.", METHODS),
@@ -214,13 +215,24 @@ def _other(error: Exception, arguments: list[str]) -> int:
         return 2
     if os.environ.get("MLKIT_DEBUG") == "1":
         raise error
-    text = f"{type(error).__name__}: {error}"
-    if "--json" in arguments:
-        print_json_error(" ".join(arguments), "internal", text, "")
-    print_error(
-        MlkitError(f"internal error: {text}", "this is a bug; MLKIT_DEBUG=1 shows where it is")
+    told = _of_a_file(error) or MlkitError(
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a bug; MLKIT_DEBUG=1 shows where it is",
     )
-    return 1
+    bug = not isinstance(told, DataError)
+    if "--json" in arguments:
+        print_json_error(" ".join(arguments), "internal" if bug else told.kind, told.message, "")
+    print_error(told)
+    return 1 if bug else told.exit_code
+
+
+def _of_a_file(error: Exception) -> DataError | None:
+    """Return what the system says about a file: no right to read it, a name too long, ..."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    name = str(error.filename)
+    shown = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+    return DataError(f"cannot use {shown!r}: {error.strerror}")
 
 
 def _usage_error(message: str, error: Exception, arguments: list[str]) -> None:

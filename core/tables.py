@@ -97,7 +97,7 @@ def _head(source: Any, name: str) -> list[str]:
     lines = data.decode("utf-8-sig", errors="replace").splitlines()
     if not lines or not lines[0].strip():
         raise DataError(f"{name} is empty" if not data.strip() else f"{name}: line 1 is empty")
-    if "\0" in lines[0]:
+    if b"\0" in data:
         raise DataError(f"{name} is not a text table", "give CSV, TSV, JSON lines or parquet")
     return lines
 

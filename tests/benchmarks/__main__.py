@@ -28,6 +28,7 @@ BENCHMARKS = {
     "zeroshot": "zeroshot:compare",
     "upscale": "upscale:compare",
     "track": "track:compare",
+    "commands": "commands:compare",
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -161,6 +162,22 @@ def test_the_demo_of_all_methods_leaves_one_page(
     for name in ("transcribe", "upscale"):
         assert f'<section id="{name}">' in page
     assert page.count("data:image/png;base64,") >= 2
+
+
+def test_what_the_system_says_of_a_file_is_no_bug_of_ours(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlkit.cli import workflow
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "secret.bin")
+
+    monkeypatch.setattr(workflow, "env", refuse)
+    result = mlkit("env")
+    assert result.code == 3
+    assert result.err == "error: cannot use 'secret.bin': Permission denied\n"
+    result = mlkit("env", "--json")
+    assert json.loads(result.out)["error"]["kind"] == "data"
 
 
 def test_a_missing_extra_names_its_install_line(

@@ -164,6 +164,19 @@ def test_damaged_inputs_are_told(
 
 
 @METHODS
+def test_names_that_no_file_can_have_are_told(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    name = 5000 * "x" + JOBS[method].suffix
+    done = mlkit(*words(JOBS[method].use, name, tmp_path / "out"))
+    check_refused(done, tmp_path / "out", 80 * "x")
+    table = tmp_path / "list.csv"
+    table.write_text(f"path,label,audio_filepath\n{name},a,b\n{name}y,b,a\n")
+    done = mlkit(*words(JOBS[method].use, table, tmp_path / "out"))
+    check_refused(done, tmp_path / "out", "")
+
+
+@METHODS
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
