@@ -21,9 +21,9 @@ from .degradation import Degradation, crop_to_multiple
 from .model import Network, Weights, apply
 
 CROP, CROPS = 128, 16  # of a large image: so many pieces of so many pixels
-ADAM_RATE = 1e-3
+ADAM_RATE = 1e-4
 
-OptimizerName = Literal["auto", "sgd", "adam"]
+OptimizerName = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,14 @@ class Plan:
     """How to adapt: `steps` of an optimiser, or until `seconds` are over.
 
     "sgd" takes plain steps with the sizes stored in the network (or `rate`), "adam" those of
-    Adam; "auto" begins with as many plain steps as the network was meta-trained for and goes on
-    with Adam. `snapshots` are the step counts whose weights are kept.
+    Adam. `snapshots` are the step counts whose weights are kept.
     """
 
     steps: int = 5
-    optimizer: OptimizerName = "auto"
+    optimizer: OptimizerName = "sgd"
     rate: float | None = None
     seconds: float = math.inf
     snapshots: tuple[int, ...] = ()
-
-    def is_plain(self, step: int, learned: int) -> bool:
-        """Return True when step 0, 1, ... is one of plain gradient descent."""
-        return self.optimizer == "sgd" or (self.optimizer == "auto" and step < learned)
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,6 @@ def _descend(
     """Yield the loss and a copy of the weights before each step, and after the last."""
     weights = {name: w.clone().requires_grad_() for name, w in start.items()}
     adam = torch.optim.Adam(weights.values(), plan.rate or ADAM_RATE)
-    learned = len(network.log_rates)
     for step in range(plan.steps + 1):
         with torch.enable_grad(), autocast:
             loss = pair.loss(weights)
@@ -174,7 +168,7 @@ def _descend(
         yield float(loss.detach()), {name: w.detach().clone() for name, w in weights.items()}
         if not gradients:
             return
-        if plan.is_plain(step, learned):
+        if plan.optimizer == "sgd":
             with torch.no_grad():
                 plain_step(weights, gradients, plan.rate or network.rates(step))
             continue

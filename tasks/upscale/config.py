@@ -28,8 +28,8 @@ class AdaptOptions(Config):
     optimizer: Annotated[
         Literal["auto", "sgd", "adam"],
         Flag("--optimizer", panel=TUNING),
-        Field(description="Adam, plain steps of learned size (sgd), or first these, then Adam."),
-    ] = "adam"
+        Field(description="Plain steps of learned size (sgd), Adam, or what suits the weights."),
+    ] = "auto"
     rate: Annotated[
         float | None,
         Flag("--lr", panel=TUNING),

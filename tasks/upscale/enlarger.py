@@ -136,10 +136,9 @@ class Enlarger:
             return train_from_scratch(
                 start.network, pair, request.steps, request.seconds, generator
             )
-        # Plain steps move a network only whose start was meta-trained for them.
-        optimizer: OptimizerName = self.config.optimizer
-        if optimizer == "auto" and start.objective != "meta":
-            optimizer = "adam"
+        # Plain steps are for a start that was meta-trained for them, and knows their sizes.
+        learned: OptimizerName = "sgd" if start.objective == "meta" else "adam"
+        optimizer = learned if self.config.optimizer == "auto" else self.config.optimizer
         plan = Plan(request.steps, optimizer, self.config.rate, request.seconds, request.snapshots)
         return adapt(start.network, pair, plan, self.runtime.autocast())
 

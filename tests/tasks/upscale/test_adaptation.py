@@ -77,7 +77,7 @@ def test_plain_steps_are_gradient_descent() -> None:
     torch.testing.assert_close(fixed["conv1.weight"], first["conv1.weight"])
 
 
-def test_adam_follows_torch_and_comes_after_the_learned_steps() -> None:
+def test_adam_follows_torch() -> None:
     net, one = network(steps=2), pair()
     weights = {name: w.detach().clone().requires_grad_() for name, w in net.weights().items()}
     adam = torch.optim.Adam(weights.values(), 2e-3)
@@ -87,10 +87,6 @@ def test_adam_follows_torch_and_comes_after_the_learned_steps() -> None:
         adam.step()
     found = adapt(net, one, Plan(2, "adam", rate=2e-3, snapshots=(2,))).snapshots[2]
     torch.testing.assert_close(found["conv2.weight"], weights["conv2.weight"].detach())
-    auto = adapt(net, one, Plan(3, snapshots=(2, 3))).snapshots
-    plain = adapt(net, one, Plan(3, "sgd", snapshots=(2, 3))).snapshots
-    assert torch.equal(auto[2]["conv1.bias"], plain[2]["conv1.bias"])
-    assert not torch.equal(auto[3]["conv1.bias"], plain[3]["conv1.bias"])
 
 
 def test_the_best_step_is_kept_even_when_it_diverges() -> None:
