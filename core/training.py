@@ -204,6 +204,13 @@ class _Trainer:
         self.samples = min(len(source), options.limit) if options.limit else len(source)
         self.batch = min(options.batch_size, self.samples)
         self.batch -= self.batch % (runtime.world_size * options.accumulate)
+        parts = runtime.world_size * options.accumulate
+        if options.batch_size < parts:
+            raise UsageError(
+                f"--batch-size {options.batch_size} is less than one for each part: "
+                f"{runtime.world_size} processes times --accumulate {options.accumulate}",
+                f"give --batch-size {parts} or more",
+            )
         if self.batch == 0:
             raise DataError(
                 f"{self.samples} samples are too few for {runtime.world_size} processes "

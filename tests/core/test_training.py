@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlkit.core.errors import CheckpointError, DataError, DivergedError, InterruptedRun
+from mlkit.core.errors import CheckpointError, DataError, DivergedError, InterruptedRun, UsageError
 from mlkit.core.options import RunOptions, TrainOptions
 from mlkit.core.runtime import start
 from mlkit.core.training import Run, fit, learning_rate
@@ -215,9 +215,12 @@ def test_clipping_bounds_the_update() -> None:
 
 def test_unusable_requests_are_refused(tmp_path: Path) -> None:
     runtime = start(RunOptions(device="cpu"))
-    few = TrainOptions(batch_size=4, accumulate=8)
+    few = TrainOptions(batch_size=8, accumulate=8)
     with pytest.raises(DataError, match="too few"):
         fit(Regression(), Points(4), few, runtime, method="prune")
+    small = TrainOptions(batch_size=4, accumulate=8)
+    with pytest.raises(UsageError, match="--batch-size 4 is less than one for each part"):
+        fit(Regression(), Points(), small, runtime, method="prune")
     with pytest.raises(CheckpointError, match="nothing to resume"):
         fit(
             Regression(), Points(), TrainOptions(), runtime, method="prune", run=Run(tmp_path, True)

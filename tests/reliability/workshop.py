@@ -110,7 +110,9 @@ def sound_input(method: str) -> Path:
         "prune": Path("shapes"),
         "labelnoise": Path("labels.csv"),
         "forecast": Path("road/speeds.csv"),
+        "pretrain": Path("videos/labels.csv"),
         "recommend": Path("shop/log.csv"),
+        "track": Path("seen/synth-0001"),
         "transcribe": DIGITS / "0_jackson_0.wav",
     }.get(method, Path("photos/0.png"))
 
