@@ -62,5 +62,6 @@ def test_too_few_images(tmp_path: Path, class_folder: Path) -> None:
     for path in class_folder.rglob("*.png"):
         if path.name != "0.png" or path.parent.name == "red":
             path.unlink()
+    (class_folder / "red").rmdir()
     with pytest.raises(DataError, match="too few"):
         train(TrainConfig(data=class_folder, out=tmp_path / "run", image_size=8), QUICK, RUN)
