@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..core.config import Config, Flag
-from ..core.errors import MlkitError, UsageError
+from ..core.errors import InterruptedRun, MlkitError, UsageError
 from ..core.options import OUTPUT, OverwriteOption, RunOptions
 from ..core.results import Result, Table
 from ..tasks import METHODS
@@ -187,6 +187,8 @@ def _demo_of_all(
     for name, package in packages.items():
         try:
             results[name] = _demo_of_one(package, config.out / name, session, config, run)
+        except InterruptedRun:
+            raise
         except MlkitError as error:
             failures[name] = error.message
     page = config.out / "index.html"

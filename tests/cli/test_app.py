@@ -164,6 +164,22 @@ def test_the_demo_of_all_methods_leaves_one_page(
     assert page.count("data:image/png;base64,") >= 2
 
 
+def test_ctrl_c_ends_the_demo_of_all_methods(
+    mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from mlkit.cli import workflow
+    from mlkit.core.errors import InterruptedRun
+
+    def stop(package: str, *_: Any) -> None:
+        begun.append(package)
+        raise InterruptedRun("interrupted")
+
+    begun: list[str] = []
+    monkeypatch.setattr(workflow, "_demo_of_one", stop)
+    assert mlkit("demo", "-o", tmp_path).code == 130
+    assert len(begun) == 1
+
+
 def test_what_the_system_says_of_a_file_is_no_bug_of_ours(
     mlkit: Mlkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
