@@ -198,7 +198,6 @@ def test_random_bytes_are_never_a_bug_of_ours(
 
 WRITERS = [method for method in JOBS if method != "prune"]
 QUICK = {
-    "labelnoise": ("--image-size", "12", "--epochs", "1", "--folds", "0"),
     "upscale": ("--method", "bicubic"),
     "denoise": ("--tol", "1e-2"),
 }

@@ -35,7 +35,7 @@ JOBS = {
     ),
     "labelnoise": Job(
         "train labelnoise labels.csv --image-size 12 --epochs 3 --warmup-epochs 1",
-        "labelnoise INPUT -o OUT/report.csv",
+        "labelnoise INPUT --image-size 12 --epochs 1 --folds 0 -o OUT/report.csv",
         ".csv",
         "eval labelnoise shapes",
     ),
