@@ -16,7 +16,7 @@ from .config import AugmentOptions
 
 GREY = (0.299, 0.587, 0.114)
 MEAN, STD = 0.45, 0.225
-SIGMAS = (0.1, 2.0)
+SIDE, SIGMAS = 224, (0.1, 2.0)  # of blurs, in pixels of clips of that side; smaller ones get less
 JITTER = 0.8  # share of clips whose colours change
 ASPECTS = (3 / 4, 4 / 3)
 
@@ -73,6 +73,7 @@ def resized(frames: Tensor, size: int) -> Tensor:
 def augment(clips: Tensor, options: AugmentOptions, generator: torch.Generator) -> Tensor:
     """Return clips with changed colours, some grey, blurred or mirrored (values in [0, 1])."""
     count = len(clips)
+    low, high = (sigma * clips.shape[-1] / SIDE for sigma in SIGMAS)
 
     def chosen(share: float) -> Tensor:
         return (torch.rand(count, generator=generator) < share).nonzero()[:, 0]
@@ -81,7 +82,7 @@ def augment(clips: Tensor, options: AugmentOptions, generator: torch.Generator) 
     for share, change in (
         (JITTER if options.colour else 0.0, lambda x: jitter(x, options.colour, generator)),
         (options.grey, grey),
-        (options.blur, lambda x: blurred(x, _between(*SIGMAS, len(x), generator))),
+        (options.blur, lambda x: blurred(x, _between(low, high, len(x), generator))),
         (options.difference, differences),
         (0.5 if options.flip else 0.0, lambda x: x.flip(4)),
     ):
@@ -158,9 +159,12 @@ def hue(clips: Tensor, turns: Tensor) -> Tensor:
 
 
 def blurred(clips: Tensor, sigmas: Tensor) -> Tensor:
-    """Return clips under a Gaussian of `sigmas` (N,) pixels, cut at 6 pixels, edges reflected."""
+    """Return clips under a Gaussian of `sigmas` (N,) pixels, edges reflected.
+
+    All are cut at three of the largest.
+    """
     _, frames, channels, height, width = clips.shape
-    radius = min(math.ceil(3 * SIGMAS[1]), height - 1, width - 1)
+    radius = min(math.ceil(3 * float(sigmas.max())), height - 1, width - 1)
     offsets = torch.arange(-radius, radius + 1, dtype=clips.dtype)
     weights = torch.exp(-offsets.square() / (2 * sigmas[:, None].square()))
     weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(frames * channels, 0)

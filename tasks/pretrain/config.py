@@ -193,7 +193,9 @@ class AugmentOptions(Config):
         float, Flag("--grey", panel=VIEWS), Field(ge=0, le=1, description="Share made grey.")
     ] = 0.2
     blur: Annotated[
-        float, Flag("--blur", panel=VIEWS), Field(ge=0, le=1, description="Share blurred.")
+        float,
+        Flag("--blur", panel=VIEWS),
+        Field(ge=0, le=1, description="Share blurred, by up to 2 pixels of 224."),
     ] = 0.5
     flip: Annotated[
         bool,

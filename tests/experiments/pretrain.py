@@ -1,11 +1,13 @@
 """Experiments of `pretrain`: what clips further apart in time are worth, on three kinds of video.
 
-All arms of a comparison see the same number of clips. "small" is the same with fewer of them.
+All arms of a comparison see the same number of clips. `STEPS=300` shortens the training, `ARMS`
+runs some arms (names between semicolons).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -50,6 +52,7 @@ from .__main__ import spread
 
 Scores = dict[str, float]
 Arms = Mapping[str, dict[str, Any]]
+STEPS = 1500
 NETWORK = {"backbone": "tiny", "width": 0.5, "hidden": 128, "dim": 64}
 TIMES = {f"simclr rho={rho}": {"method": "simclr", "clips": rho} for rho in (1, 2, 4)}
 BOTH = {**TIMES, **{f"byol rho={rho}": {"method": "byol", "clips": rho} for rho in (1, 2, 4)}}
@@ -64,12 +67,14 @@ class Study:
     batch: int
     measure: Callable[[Callable[..., Tensor]], Scores]
 
-    def compare(self, arms: Arms, steps: int, seeds: int) -> dict[str, Any]:
+    def compare(self, arms: Arms, seeds: int) -> dict[str, Any]:
         """Return the scores of a random network and of every arm, spread over seeds.
 
-        `steps` are those of two clips per video; other arms see as many clips in all.
+        The steps are those of two clips per video; other arms see as many clips in all.
         """
-        found: dict[str, Any] = {}
+        steps, found = int(os.environ.get("STEPS", STEPS)), {}
+        if "ARMS" in os.environ:
+            arms = {name: arms[name] for name in os.environ["ARMS"].split(";")}
         for seed in range(seeds):
             self._add(found, seed, "random", self._score(self._random(seed), seed))
             for name, arm in arms.items():
@@ -78,13 +83,14 @@ class Study:
                 scores = self._score(network, seed)
                 scores["cpu s"] = time.process_time() - begin
                 self._add(found, seed, name, scores)
-        return {arm: {k: spread(v) for k, v in row.items()} for arm, row in found.items()}
+        table = {arm: {k: spread(v) for k, v in row.items()} for arm, row in found.items()}
+        return {"steps": steps, **table}
 
     def _config(self, arm: dict[str, Any]) -> PretrainConfig:
         return PretrainConfig(videos="-", monitor=False, **{**NETWORK, **self.options, **arm})
 
     def _learn(self, arm: dict[str, Any], steps: int, seed: int) -> nn.Module:
-        runtime = start(RunOptions(seed=seed, device="cpu"))
+        runtime = start(RunOptions(seed=seed, device="cpu", precision="bf16"))
         clips = max(2, arm.get("clips", 2))
         training = PretrainTraining(steps=max(1, 2 * steps // clips), batch_size=self.batch, lr=0.1)
         if arm["method"] == "byol":
@@ -126,18 +132,7 @@ PEOPLE = {"frames": 4, "stride": 8, "size": 48, "crop_min": 0.3, "crop_max": 0.9
 
 
 def recordings(data: Path, seeds: int) -> dict[str, Any]:
-    """UT-Interaction, SimCLR and BYOL, 1500 steps of 24 videos at two clips each."""
-    return _recordings(data, seeds, BOTH, 1500)
-
-
-def recordings_small(data: Path, seeds: int) -> dict[str, Any]:
-    """The same with SimCLR alone and 150 steps; no supervised ceiling."""
-    return _recordings(data, seeds, TIMES, 150, ceiling=False)
-
-
-def _recordings(
-    data: Path, seeds: int, arms: Arms, steps: int, ceiling: bool = True
-) -> dict[str, Any]:
+    """UT-Interaction, SimCLR and BYOL, steps of 24 videos at two clips each."""
     with tempfile.TemporaryDirectory() as folder:
         table = data / "videos" / "ut_interaction" / "labels.csv"
         videos = _gather(open_set(table, "name"), 56, folder)
@@ -157,11 +152,10 @@ def _recordings(
         clip = ClipOptions(**{key: PEOPLE[key] for key in ("frames", "stride", "size")})
         found = {"7 x 7 pixel means": judge(_means(videos.footage, clip))}
         _say("7 x 7 pixel means", found["7 x 7 pixel means"])
-        found |= study.compare(arms, steps, seeds)
-        if ceiling:
-            found["supervised, action"] = spread(
-                [_supervised(videos, actions, folds, clip, seed) for seed in range(seeds)]
-            )
+        found |= study.compare(BOTH, seeds)
+        found["supervised, action"] = spread(
+            [_supervised(videos, actions, folds, clip, seed) for seed in range(seeds)]
+        )
         return found
 
 
@@ -207,21 +201,16 @@ STRONG = {f"{name}, strong colours": {**arm, "colour": 0.6, "grey": 0.2}
 
 
 def tracklets(data: Path, seeds: int) -> dict[str, Any]:
-    """Identity of people never seen before, SimCLR and BYOL, 1500 steps of 24 people."""
-    return _tracklets(data, seeds, BOTH, 1500)
-
-
-def tracklets_small(data: Path, seeds: int) -> dict[str, Any]:
-    """The same with SimCLR alone and 200 steps."""
-    return _tracklets(data, seeds, TIMES, 200)
+    """Identity of people never seen before, SimCLR and BYOL, steps of 24 people."""
+    return _tracklets(data, seeds, BOTH)
 
 
 def tracklets_colours(data: Path, seeds: int) -> dict[str, Any]:
-    """SimCLR, 200 steps, with the usual strong changes of colour."""
-    return _tracklets(data, seeds, STRONG, 200)
+    """SimCLR with the usual strong changes of colour."""
+    return _tracklets(data, seeds, STRONG)
 
 
-def _tracklets(data: Path, seeds: int, arms: Arms, steps: int) -> dict[str, Any]:
+def _tracklets(data: Path, seeds: int, arms: Arms) -> dict[str, Any]:
     """Learn from MOT16-11, frames 1-450, and PETS09, 1-400; score on MOT16-11, 451-900."""
     with tempfile.TemporaryDirectory() as folder:
         parts = {
@@ -240,7 +229,7 @@ def _tracklets(data: Path, seeds: int, arms: Arms, steps: int) -> dict[str, Any]
         study = Study(
             train, PERSON, 24, lambda views: _found(probe.same_video(views(test.footage, 3)))
         )
-        return {**counts, "HSV histogram": colours, **study.compare(arms, steps, seeds)}
+        return {**counts, "HSV histogram": colours, **study.compare(arms, seeds)}
 
 
 def _found(found: probe.Found) -> Scores:
@@ -290,39 +279,26 @@ ABLATIONS: Arms = {
 
 
 def sprites(data: Path, seeds: int) -> dict[str, Any]:
-    """CIFAR-10 pictures on the move, 2000 videos to learn from and 500 to score, 1500 steps."""
-    return _sprites(data, seeds, BOTH, 1500, 2000, 500)
-
-
-def sprites_small(data: Path, seeds: int) -> dict[str, Any]:
-    """The same with SimCLR alone, 400 and 200 videos, 200 steps."""
-    return _sprites(data, seeds, TIMES, 200, 400, 200)
+    """CIFAR-10 pictures on the move, SimCLR and BYOL."""
+    return _sprites(data, seeds, BOTH)
 
 
 def gap(data: Path, seeds: int) -> dict[str, Any]:
     """The same videos, SimCLR with two clips at most so many frames apart."""
-    return _sprites(data, seeds, GAPS, 1500, 2000, 500)
-
-
-def gap_small(data: Path, seeds: int) -> dict[str, Any]:
-    """The time span with 400 and 200 videos, 200 steps."""
-    return _sprites(data, seeds, GAPS, 200, 400, 200)
+    return _sprites(data, seeds, GAPS)
 
 
 def ablations(data: Path, seeds: int) -> dict[str, Any]:
     """The same videos: the four frameworks, and what parts of them are worth."""
-    return _sprites(data, seeds, ABLATIONS, 1500, 2000, 500)
+    return _sprites(data, seeds, ABLATIONS)
 
 
-def ablations_small(data: Path, seeds: int) -> dict[str, Any]:
-    """The ablations with 400 and 200 videos, 200 steps."""
-    return _sprites(data, seeds, ABLATIONS, 200, 400, 200)
+def _sprites(data: Path, seeds: int, arms: Arms) -> dict[str, Any]:
+    """Probe the class of the picture, which lasts, and its motion, which does not.
 
-
-def _sprites(
-    data: Path, seeds: int, arms: Arms, steps: int, learnt: int, scored: int
-) -> dict[str, Any]:
-    """Probe the class of the picture, which lasts, and its motion, which does not."""
+    2,000 videos to learn from, 500 others to score.
+    """
+    learnt, scored = 2000, 500
     with tempfile.TemporaryDirectory() as folder:
         sets = []
         for name, count, seed in (("train", learnt, 1), ("test", scored, 2)):
@@ -352,4 +328,4 @@ def _sprites(
                 "first to last": 100 * same.rank1.value,
             }
 
-        return Study(train, SPRITE, 32, judge).compare(arms, steps, seeds)
+        return Study(train, SPRITE, 32, judge).compare(arms, seeds)

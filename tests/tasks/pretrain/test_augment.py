@@ -52,6 +52,17 @@ def test_blur_is_a_gaussian() -> None:
         np.testing.assert_allclose(found[i].numpy(), wanted, atol=1e-5)
 
 
+def test_small_clips_are_blurred_as_much_as_large_ones_for_their_side() -> None:
+    only = AugmentOptions(colour=0, grey=0, blur=1, flip=False)
+    edge = torch.zeros(64, 1, 3, 224, 224)
+    edge[..., 112:] = 1
+    small = torch.nn.functional.avg_pool2d(edge.flatten(0, 2), 7).view(64, 1, 3, 32, 32)
+    changed = (augment.augment(edge, only, seeded()) - edge).abs().sum((3, 4)) / 224**2
+    less = (augment.augment(small, only, seeded()) - small).abs().sum((3, 4)) / 32**2
+    assert changed.mean() > 0.003  # two pixels of 224 on either side of the edge
+    assert less.mean() < 1.5 * changed.mean()
+
+
 def test_differences_of_frames() -> None:
     x = clips(1, 3)
     found = augment.differences(x)
