@@ -12,6 +12,7 @@ from .config import ModelOptions
 from .decoder import Decoded, Decoder, Memory
 from .encoder import Encoder, ProposalHead, Proposals
 from .geometry import from_box, to_box
+from .likeness import Likeness
 from .queries import Assembled, Denoising, TrackQueries, assemble
 
 
@@ -37,6 +38,22 @@ class Frame(NamedTuple):
         """Return the predictions of some queries."""
         d = self.decoded
         return Decoded(d.logits[:, begin:end], d.boxes[:, begin:end], d.content[begin:end])
+
+    def settled(self, place: Tensor, given: Given | None) -> tuple[Tensor, Tensor]:
+        """Return contents (N + n, d) and boxes (N + n, 4) with which the leading queries go on.
+
+        Those with a given box (`place` (N + n,), else -1) take it, and the content of the detect
+        query that started there.
+        """
+        content, boxes = self.leading.content, self.leading.boxes[-1]
+        if given is None:
+            return content, boxes
+        held = (place >= 0).nonzero()[:, 0]
+        where = place[held]
+        return (
+            content.index_put((held,), content[where]),
+            boxes.index_put((held,), given.boxes[where].to(boxes.dtype)),
+        )
 
     @property
     def noise(self) -> Decoded:
@@ -75,6 +92,7 @@ class ColTrack(nn.Module):
         # one could be recognised, but not gone to.
         self.given_embed = nn.Parameter(torch.zeros(2, o.dim))
         self.given_box = nn.Linear(4, o.dim)
+        self.given_likeness = Likeness(o.dim)
         nn.init.normal_(self.tgt_embed.weight)
         nn.init.normal_(self.given_embed)
 
@@ -126,6 +144,22 @@ class ColTrack(nn.Module):
             content = content + self.given_box(from_box(boxes))
         queries = assemble(content, boxes, tracks, denoising, self.options.blocking)
         return Frame(self.decoder(queries, memory, last_only=last_only), queries, proposals)
+
+    def likeness(self, frame: Frame, tracks: TrackQueries, given: Given) -> Tensor:
+        """Return logits (n, N) that given boxes are what the tracks follow.
+
+        A track is known by what its queries brought into the frame: where it went they have not
+        been, a box's detect query has.
+        """
+        leading, detects = frame.leading, frame.queries.detects
+        return self.given_likeness(
+            torch.cat((tracks.main, tracks.history[tracks.held])),
+            frame.queries.track,
+            tracks,
+            leading.boxes[-1, detects:],
+            leading.content[:detects],
+            given.boxes,
+        )
 
     def _select(self, proposals: Proposals) -> tuple[Tensor, Tensor]:
         """Mixed query selection (DINO): boxes from the best tokens, content from an embedding."""

@@ -12,6 +12,7 @@ from .config import ClipOptions
 from .decoder import Decoded, Memory
 from .denoising import make_denoising
 from .geometry import overlaps, to_box
+from .likeness import likeness_loss
 from .losses import BOX, CLASS, FALSE, GIOU, Terms, Truth, inherit, match, set_losses
 from .model import ColTrack, Frame, Given
 from .queries import Denoising, TrackQueries
@@ -57,8 +58,12 @@ class ClipLoss(Objective):
         self.options = options
 
     def rates(self) -> dict[str, float]:
-        """Train the backbone at a tenth of the rate, where it started from something."""
-        return {} if self.model.options.backbone == "conv" else {"pyramid.backbone": 0.1}
+        """Train the backbone at a tenth of the rate, where it started from something.
+
+        What shares given boxes out is new and shallow, and waits for nobody.
+        """
+        pretrained = self.model.options.backbone != "conv"
+        return {"given_likeness": 10.0} | ({"pyramid.backbone": 0.1} if pretrained else {})
 
     def forward(self, batch: list[Clip]) -> dict[str, Tensor]:
         """Return the mean losses of the clips."""
@@ -93,7 +98,10 @@ class ClipLoss(Objective):
             frame = self.model.decode(memory.frame(place), tracks, given, denoising)
             target, inherited = assign(frame, tracks, truth)
             self.add_frame(sums, frame, truth, denoising, target, inherited)
-            tracks = self.hand_on(frame, tracks, truth, target[-1])
+            if given is not None and len(tracks):
+                logits = self.model.likeness(frame, tracks, given)
+                sums.add("likeness", likeness_loss(logits, inherited))
+            tracks = self.hand_on(frame, tracks, truth, target[-1], given)
         return sums.result()
 
     def add_frame(
@@ -123,9 +131,8 @@ class ClipLoss(Objective):
             sums.add("consistency", _total(historical, truth, inherited[owner]))
 
     @torch.no_grad()
-    def _survivors(self, frame: Frame, truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _survivors(self, boxes: Tensor, truth: Truth, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the leading queries that go on as tracks, and those that pose as tracks."""
-        boxes = frame.leading.boxes[-1]
         hits = target >= 0
         quality = torch.zeros_like(boxes[:, 0])
         objects = truth.boxes[target[hits]]
@@ -140,24 +147,28 @@ class ClipLoss(Objective):
         return chosen, idle[nearest.unique()]
 
     def hand_on(
-        self, frame: Frame, tracks: TrackQueries, truth: Truth, target: Tensor
+        self,
+        frame: Frame,
+        tracks: TrackQueries,
+        truth: Truth,
+        target: Tensor,
+        given: Given | None = None,
     ) -> TrackQueries:
         """Return the tracks of the next frame (target (N + n,) of the last layer).
 
         Queries that hold their object by more than `gate` go on, some are dropped; for some of
-        them the idle query next to them goes on too, as a false track.
+        them the idle query next to them goes on too, as a false track. With given boxes, which
+        are the objects, all hold theirs.
         """
-        chosen, false = self._survivors(frame, truth, target)
-        leading, detects = frame.leading, frame.queries.detects
-        boxes = leading.boxes[-1]
+        content, boxes = frame.settled(target, given)
+        chosen, false = self._survivors(boxes, truth, target)
+        detects = frame.queries.detects
         old, new = chosen[chosen >= detects], chosen[chosen < detects]
         bank = tracks.history.shape[1] + 1
-        went = tracks.take(old - detects).advance(leading.content[old], boxes[old])
-        born = TrackQueries.born(
-            leading.content[new], boxes[new], truth.identity[target[new]], bank
-        )
+        went = tracks.take(old - detects).advance(content[old], boxes[old])
+        born = TrackQueries.born(content[new], boxes[new], truth.identity[target[new]], bank)
         nobody = torch.full_like(false, FALSE)
-        posing = TrackQueries.born(leading.content[false], boxes[false], nobody, bank)
+        posing = TrackQueries.born(content[false], boxes[false], nobody, bank)
         return went.join(born).join(posing)
 
 

@@ -14,13 +14,14 @@ class TrackQueries:
 
     `main` (n, d) carries the gradient; `history` (n, bank - 1, d), detached, holds older contents,
     the newest last, where `held` (n, bank - 1) is True; `boxes` (n, 4) are the latest ones
-    (cx, cy, w, h), detached. `identity` (n,) names the tracks.
+    (cx, cy, w, h), detached, `moved` (n, 4) their last change. `identity` (n,) names the tracks.
     """
 
     main: Tensor
     history: Tensor
     held: Tensor
     boxes: Tensor
+    moved: Tensor
     identity: Tensor
 
     def __len__(self) -> int:
@@ -45,6 +46,7 @@ class TrackQueries:
             content.new_zeros(count, bank - 1, dim),
             torch.zeros(count, bank - 1, dtype=torch.bool, device=content.device),
             boxes.detach(),
+            torch.zeros_like(boxes),
             identity,
         )
 
@@ -59,11 +61,13 @@ class TrackQueries:
 
     def advance(self, content: Tensor, boxes: Tensor) -> TrackQueries:
         """Return the tracks after a frame: new leading contents (n, d) and boxes (n, 4)."""
+        boxes = boxes.detach()
+        after = replace(self, main=content, boxes=boxes, moved=boxes - self.boxes)
         if self.history.shape[1] == 0:
-            return replace(self, main=content, boxes=boxes.detach())
+            return after
         history = torch.cat((self.history[:, 1:], self.main.detach()[:, None]), dim=1)
         held = torch.cat((self.held[:, 1:], torch.ones_like(self.held[:, :1])), dim=1)
-        return replace(self, main=content, history=history, held=held, boxes=boxes.detach())
+        return replace(after, history=history, held=held)
 
     def owners(self) -> Tensor:
         """Return the track of each historical query, in their order, int64 (h,)."""

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .decoder import Memory
-from .geometry import overlaps
-from .model import ColTrack, Given
+from .likeness import share_out
+from .model import ColTrack, Frame, Given
 from .queries import TrackQueries
-
-CLAIM_IOU = 0.3  # overlap of a track's prediction with the given box that it takes
 
 
 class Seen(NamedTuple):
@@ -35,8 +31,8 @@ class QueryTracker:
 
     A detect query whose score reaches `thresh` is born; a track below it is missed, and ends when
     it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
-    are still updated. With given boxes a track takes the one that its prediction overlaps most,
-    tracks that reach `thresh` before the others, and what no track takes is born.
+    are still updated. Given boxes go to the tracks that they are likest to, and what no track
+    takes is born where its score reaches `thresh`.
     """
 
     def __init__(
@@ -55,13 +51,12 @@ class QueryTracker:
         frame = self.model.decode(memory, self.tracks, given, last_only=True)
         leading, detects = frame.leading, frame.queries.detects
         scores, labels = leading.logits[-1].sigmoid().max(-1)
-        boxes, place = leading.boxes[-1].clone(), torch.full_like(labels, -1)
-        hit = scores >= self.thresh
+        hit, place = scores >= self.thresh, torch.full_like(labels, -1)
         if given is not None:
-            hit, place = self._claim(boxes, hit, given)
-            boxes[place >= 0] = given.boxes[place[place >= 0]]
-            scores = torch.where(place >= 0, given.scores[place], scores)
-        self.tracks = self.tracks.advance(leading.content[detects:], boxes[detects:])
+            hit, place = self._claim(frame, given)
+            scores = scores.masked_scatter(hit, given.scores[place[hit]].to(scores.dtype))
+        content, boxes = frame.settled(place, given)
+        self.tracks = self.tracks.advance(content[detects:], boxes[detects:])
         seen = hit[detects:]
         self.seen_s[seen], self.misses[seen] = time_s, 0
         self.misses[~seen] += 1
@@ -69,26 +64,16 @@ class QueryTracker:
         fresh = self.next + torch.arange(len(born), device=born.device)
         identity = torch.cat((torch.zeros_like(labels[:detects]), self.tracks.identity))
         identity[born] = fresh
-        self._append(leading.content[born], boxes[born], fresh, time_s)
+        self._append(content[born], boxes[born], fresh, time_s)
         self._end(time_s)
         return Seen(identity[hit], boxes[hit], scores[hit], labels[hit], place[hit])
 
-    def _claim(self, boxes: Tensor, hit: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+    def _claim(self, frame: Frame, given: Given) -> tuple[Tensor, Tensor]:
         """Share the given boxes out: (which queries have one, its place or -1), both (N + n,)."""
-        detects = len(given.boxes)
-        place = torch.full(hit.shape, -1, dtype=torch.int64, device=hit.device)
-        quality = overlaps(boxes[detects:], given.boxes).cpu().numpy()
-        sure = hit[detects:].cpu().numpy()
-        free = np.arange(detects)
-        for rows in (np.flatnonzero(sure), np.flatnonzero(~sure)):
-            some, where = linear_sum_assignment(-quality[rows][:, free])
-            good = quality[rows[some], free[where]] >= CLAIM_IOU
-            claimed = torch.from_numpy(free[where[good]]).to(place.device)
-            place[detects + torch.from_numpy(rows[some[good]]).to(place.device)] = claimed
-            free = np.setdiff1d(free, free[where[good]])
-        free = free[given.scores.cpu().numpy()[free] >= self.thresh]
-        new = torch.from_numpy(free).to(place.device)
-        place[new] = new  # detect query i starts at given box i
+        detects = torch.arange(len(given.boxes), device=given.boxes.device)
+        tracks = share_out(self.model.likeness(frame, self.tracks, given))
+        new = (given.scores >= self.thresh) & ~torch.isin(detects, tracks)
+        place = torch.cat((torch.where(new, detects, -1), tracks))  # detect query i: given box i
         return place >= 0, place
 
     def _append(self, content: Tensor, boxes: Tensor, identity: Tensor, time_s: float) -> None:

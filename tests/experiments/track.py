@@ -41,7 +41,7 @@ from .__main__ import spread
 
 INTERVALS = (1, 3, 6, 10, 15, 30)
 BASELINES = ("iou", "cv", "sort", "histogram")
-TESTS = (("MOT16-11", 451), ("TUD-Stadtmitte", 1))
+TESTS = (("MOT16-11", 451), ("TUD-Stadtmitte", 1), ("PETS09-S2L1", 401))
 TRAINING = (("MOT16-11", 450), ("PETS09-S2L1", 400), ("TUD-Campus", 71), ("KITTI-17", 145))
 # What each arm changes: the network's options, the clips' options.
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -74,7 +74,7 @@ def association(data: Path, seeds: int) -> dict[str, Any]:
     for name in ("MOT16-11", "TUD-Stadtmitte", "PETS09-S2L1"):
         info = open_sequence(data / "tracking" / name)
         truth = info.truth()
-        for every in INTERVALS if info.fps > 10 else INTERVALS[:3]:
+        for every in intervals(info):
             for method in BASELINES:
                 scores = run_baseline(method, info, truth, 1, every)
                 table[f"{name} k={every} {method}"] = brief(scores)
@@ -114,30 +114,31 @@ def learned(data: Path, seeds: int) -> dict[str, Any]:
     """Experiment 1: association of real boxes, learned, with ablations, on frames held out."""
     runtime = start(RunOptions(device="cpu"))
     tests = [(open_sequence(data / "tracking" / name), first) for name, first in TESTS]
+    rows = [(info, info.truth(), first, k) for info, first in tests for k in intervals(info)]
     table: dict[str, Any] = {}
-    for info, first in tests:
-        truth = info.truth()
-        for every in INTERVALS:
-            for method in BASELINES:
-                scores = run_baseline(method, info, truth, first, every)
-                table[f"{info.name} k={every} {method}"] = brief(scores)
-                say(info.name, every, method, brief(scores))
+    for info, truth, first, every in rows:
+        for method in BASELINES:
+            scores = run_baseline(method, info, truth, first, every)
+            table[f"{info.name} k={every} {method}"] = brief(scores)
+            say(info.name, every, method, brief(scores))
     values: dict[str, list[float]] = {}
     for arm in chosen_arms():
         for seed in range(seeds):
             trained = Trained(arm, train_association(data, arm, seed, runtime))
-            for info, first in tests:
-                truth = info.truth()
-                for every in INTERVALS:
-                    places = list(range(first - 1, len(info), every))
-                    given = truth.counted()
-                    found = follow_queries(trained, info, places, POST, runtime, given)
-                    scores = brief(score_sequence(truth, found.rows, found.frames))
-                    say(info.name, every, arm, seed, scores)
-                    for metric in ("IDF1", "HOTA", "IDSW"):
-                        key = f"{info.name} k={every} {arm} {metric}"
-                        values.setdefault(key, []).append(scores[metric])
+            for info, truth, first, every in rows:
+                places = list(range(first - 1, len(info), every))
+                found = follow_queries(trained, info, places, POST, runtime, truth.counted())
+                scores = brief(score_sequence(truth, found.rows, found.frames))
+                say(info.name, every, arm, seed, scores)
+                for metric in ("IDF1", "HOTA", "IDSW"):
+                    key = f"{info.name} k={every} {arm} {metric}"
+                    values.setdefault(key, []).append(scores[metric])
     return table | {key: spread(found) for key, found in values.items()}
+
+
+def intervals(info: SequenceInfo) -> tuple[int, ...]:
+    """Return the intervals at which a sequence still has a frame or two per second."""
+    return INTERVALS if info.fps > 10 else INTERVALS[:3]
 
 
 def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColTrack:

@@ -28,7 +28,7 @@ from .helpers import frame_memory, straight_tracks, tiny_model, write_mot
 
 def eager_model() -> ColTrack:
     """Return a network whose queries all score about one half."""
-    model = tiny_model()
+    model = tiny_model(seed=2)
     torch.nn.init.zeros_(model.decoder.class_embed.bias)
     return model
 
@@ -76,17 +76,24 @@ def test_the_same_frame_twice_keeps_identities_of_given_boxes() -> None:
 
 
 @torch.no_grad()
-def test_doubtful_tracks_take_the_boxes_that_sure_ones_leave() -> None:
-    tracker = QueryTracker(tiny_model())
+def test_a_track_goes_on_with_what_was_seen_in_the_box_it_took() -> None:
+    torch.manual_seed(0)
+    model = ColTrack(tiny_model().options).eval()
     given = Given(torch.tensor([[0.2, 0.3, 0.2, 0.3], [0.7, 0.6, 0.2, 0.3]]), torch.ones(2))
-    # Two detect queries, then a doubtful track right on the first box, a sure one near it.
-    tracks = torch.tensor([[0.2, 0.3, 0.2, 0.3], [0.22, 0.32, 0.2, 0.3]])
-    boxes = torch.cat((given.boxes, tracks))
-    hit, place = tracker._claim(boxes, torch.tensor([False, False, False, True]), given)
-    assert place.tolist() == [-1, 1, -1, 0]  # nobody takes the second box: it is born
-    assert hit.tolist() == [False, True, False, True]
-    _, alone = tracker._claim(boxes[:3], torch.tensor([False, False, False]), given)
-    assert alone.tolist() == [-1, 1, 0]
+    tracker = QueryTracker(model)
+    tracker.step(frame_memory(model), 0.0, given)
+    moved = Given(given.boxes + torch.tensor([0.02, 0.0, 0.0, 0.0]), torch.ones(2))
+    before = tracker.tracks
+    frame = model.decode(frame_memory(model, seed=1), before, moved, last_only=True)
+    seen = tracker.step(frame_memory(model, seed=1), 0.1, moved)
+    assert seen.given.tolist() == [0, 1]
+    assert torch.equal(tracker.tracks.main, frame.leading.content[:2])
+    assert torch.equal(tracker.tracks.boxes, moved.boxes)
+    torch.testing.assert_close(tracker.tracks.moved, moved.boxes - given.boxes)
+    assert torch.equal(tracker.tracks.history[:, -1], before.main)
+    nothing = Given(torch.zeros(0, 4), torch.zeros(0))
+    assert tracker.step(frame_memory(model), 0.2, nothing).identity.tolist() == []
+    assert len(tracker.tracks) == 2  # missed, not ended
 
 
 @torch.no_grad()
