@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import DivergedError
-from ...core.runtime import stream
+from ...core.runtime import process_count, stream
 from ...core.training import Objective
 from . import losses
 from .config import BackboneOptions, MethodOptions
 from .model import Encoder, Head
-from .parallel import Shuffle, gathered, own_part, synchronised, world
+from .parallel import Shuffle, gathered, own_part, synchronised
 from .queue import Queue
 
 COLLAPSED = 0.1  # of 1/sqrt(d), the spread of embeddings that fill the sphere
@@ -315,6 +315,6 @@ FRAMEWORKS: dict[str, Callable[[BackboneOptions, MethodOptions, Length], Framewo
 def build(backbone: BackboneOptions, options: MethodOptions, length: Length) -> Framework:
     """Return the framework that `options` name, its batch norms over all processes if wanted."""
     framework = FRAMEWORKS[options.method](backbone, options, length)
-    if options.sync_norm and world() > 1:
+    if options.sync_norm and process_count() > 1:
         synchronised(framework)
     return framework

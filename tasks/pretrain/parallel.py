@@ -12,10 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-
-def world() -> int:
-    """Return the number of processes."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+from ...core.runtime import process_count
 
 
 class _Sum(torch.autograd.Function):
@@ -34,22 +31,22 @@ class _Sum(torch.autograd.Function):
 
 def summed(tensor: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, with gradients."""
-    return tensor if world() == 1 else _Sum.apply(tensor)
+    return tensor if process_count() == 1 else _Sum.apply(tensor)
 
 
 def gathered(tensor: Tensor) -> Tensor:
     """Return the tensors (B, ...) of all processes below each other, in order, with gradients."""
-    if world() == 1:
+    if process_count() == 1:
         return tensor
     rank, count = distributed.get_rank(), len(tensor)
-    places = [tensor if r == rank else torch.zeros_like(tensor) for r in range(world())]
-    assert count * world() == sum(map(len, places))
+    places = [tensor if r == rank else torch.zeros_like(tensor) for r in range(process_count())]
+    assert count * process_count() == sum(map(len, places))
     return summed(torch.cat(places))
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """Return this process's share of what `gathered` made."""
-    return tensor.chunk(world())[distributed.get_rank()] if world() > 1 else tensor
+    return tensor.chunk(process_count())[distributed.get_rank()] if process_count() > 1 else tensor
 
 
 class SyncedBatchNorm(nn.BatchNorm3d):
@@ -64,14 +61,14 @@ class SyncedBatchNorm(nn.BatchNorm3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, of the same shape."""
-        if not self.training or world() == 1:
+        if not self.training or process_count() == 1:
             return super().forward(input)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
         axes = [0, *range(2, input.dim())]
         values = input.float()
-        count = values.numel() // values.shape[1] * world()
+        count = values.numel() // values.shape[1] * process_count()
         mean = summed(values.sum(axes)) / count
         shape = (1, -1, *(1,) * (input.dim() - 2))
         centred = values - mean.view(shape)
@@ -103,16 +100,16 @@ class Shuffle:
     """
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
-        self.order = torch.randperm(count * world(), generator=generator)
+        self.order = torch.randperm(count * process_count(), generator=generator)
 
     def deal(self, clips: Tensor) -> Tensor:
         """Return other samples of the same number, of all processes' clips (B, ...)."""
-        if world() == 1:
+        if process_count() == 1:
             return clips
         return own_part(gathered(clips)[self.order.to(clips.device)])
 
     def collect(self, keys: Tensor) -> Tensor:
         """Return the keys (B, d) of this process's own samples, from those that were dealt."""
-        if world() == 1:
+        if process_count() == 1:
             return keys
         return own_part(gathered(keys)[self.order.argsort().to(keys.device)])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...core.runtime import process_count
 from ...core.training import Objective
 from .config import ClipOptions
 from .decoder import Decoded, Memory
@@ -73,7 +74,7 @@ class ClipLoss(Objective):
             name: torch.stack([losses[name] for losses in found if name in losses]).mean()
             for name in names
         }
-        if torch.distributed.is_initialized():
+        if process_count() > 1:
             # Clips without history or noise leave parameters out; processes must agree on all.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]
             means["loss"] = means["loss"] + 0 * torch.stack(trained).sum()

@@ -34,24 +34,38 @@ def mean_of_finite(losses: Tensor) -> Tensor:
 
 
 class Supervised(Objective):
-    """CTC with the contrastive loss, which waits for the first third of `steps`."""
+    """CTC with the contrastive loss, which waits for the first third of `steps`.
+
+    Each step is cut into `parts` calls.
+    """
 
     model: Acoustic
-    step: Tensor
+    calls: Tensor
 
     def __init__(
-        self, model: Acoustic, options: MethodOptions, steps: int, wait: bool = True
+        self,
+        model: Acoustic,
+        options: MethodOptions,
+        steps: int,
+        wait: bool = True,
+        *,
+        parts: int = 1,
     ) -> None:
         super().__init__()
-        self.model, self.options = model, options
+        self.model, self.options, self.parts = model, options, parts
         # Before, it would fight the way out of the all-blank plateau.
         self.contrast_from = steps // 3 if wait else 0
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def step(self) -> int:
+        """The step of the batch at hand, from 0."""
+        return int(self.calls) // self.parts
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Return the losses of a labelled batch."""
         losses = self.labelled_losses(batch)
-        self.step += 1
+        self.calls += 1
         return losses
 
     def labelled_losses(self, speech: Speech) -> dict[str, Tensor]:
@@ -61,7 +75,7 @@ class Supervised(Objective):
         plain = ctc_loss(log_probs, labels)
         ctc = mean_of_finite(plain)
         contrast = torch.zeros_like(ctc)
-        if self.options.contrastive and int(self.step) >= self.contrast_from:
+        if self.options.contrastive and self.step >= self.contrast_from:
             contrast = self._contrast(log_probs, frames, labels, plain)
         return {
             "loss": ctc + self.options.contrastive * contrast,
@@ -107,8 +121,9 @@ class PseudoLabelled(Supervised):
         options: MethodOptions,
         proxy: Sequence[Speech],
         sample: Sequence[Speech],
+        parts: int = 1,
     ) -> None:
-        super().__init__(model, options, 0, wait=False)
+        super().__init__(model, options, 0, wait=False, parts=parts)
         self.teacher: Acoustic = copy.deepcopy(model).requires_grad_(False)
         self.doubt = Doubt(options, with_student=True)
         self.proxy, self.sample = proxy, sample
@@ -136,21 +151,26 @@ class PseudoLabelled(Supervised):
 
     def forward(self, batch: Mixed) -> dict[str, Tensor]:
         """Return the losses of a labelled and an unlabelled batch."""
-        self.follow()
-        if self.options.method in ("apl", "mask-token") and not (
-            int(self.step) % self.options.retune_every
-        ):
-            found = self.doubt.retune(self.teacher, self.model, self.proxy, self.sample)
-            self.few_errors = found.fallback
+        if int(self.calls) % self.parts == 0:
+            self.follow()
+            self._retune()
         losses = self.labelled_losses(batch.labelled)
         if self.options.method != "supervised":
-            weight = min(1.0, (int(self.step) + 1) / max(1, self.options.ramp))
+            weight = min(1.0, (self.step + 1) / max(1, self.options.ramp))
             unlabelled, facts = self.unlabelled_loss(batch.unlabelled)
             losses["loss"] = losses["loss"] + self.options.unlabelled_weight * weight * unlabelled
             losses |= {"pseudo": unlabelled.detach(), **facts}
-        self.step += 1
+        self.calls += 1
         self.behind.fill_(True)
         return losses
+
+    def _retune(self) -> None:
+        """Set the threshold of doubt anew, where it is time and the method has one."""
+        if self.options.method in ("apl", "mask-token") and not (
+            self.step % self.options.retune_every
+        ):
+            found = self.doubt.retune(self.teacher, self.model, self.proxy, self.sample)
+            self.few_errors = found.fallback
 
     def unlabelled_loss(self, speech: Speech) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss over the utterances that are kept, and what was doubted."""

@@ -54,7 +54,7 @@ def train_supervised(
     **engine: Any,
 ) -> Fitted:
     """Train on transcripts and leave the weights of the lowest token error rate on `dev`."""
-    objective = Supervised(model, options, training.steps or 1)
+    objective = Supervised(model, options, training.steps or 1, parts=training.accumulate)
 
     def evaluate(candidate: nn.Module) -> dict[str, float]:
         assert isinstance(candidate, Acoustic)
@@ -96,7 +96,7 @@ def train_pseudo(
     few = Corpus(unlabelled.utterances[:SAMPLE], _no_tokens(), unlabelled.rate, hide_text=True)
     sample = [to(few.batch(part), runtime.device) for part in few.batches()]
     model.to(runtime.device)
-    objective = PseudoLabelled(model, options, proxy, sample)
+    objective = PseudoLabelled(model, options, proxy, sample, training.accumulate)
     best: dict[str, Any] = {}
 
     def evaluate(student: nn.Module) -> dict[str, float]:

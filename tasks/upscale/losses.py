@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ...core.runtime import process_count
 from ...core.training import Objective
 from .model import Network, Weights, apply
 
@@ -101,7 +102,7 @@ class MetaObjective(Objective):
     def forward(self, batch: Task) -> dict[str, Tensor]:
         """Return the losses of a batch of tasks."""
         weights = step_weights(self.kind, self.steps, int(self.seen) // self.tasks)
-        self.seen += len(batch.support)
+        self.seen += len(batch.support) * process_count()
         losses = torch.stack(
             [
                 torch.stack(inner_losses(self.model, Task(*one), self.steps, self.second_order))

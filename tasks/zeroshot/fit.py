@@ -100,6 +100,12 @@ def train(
     if training.accumulate > 1 or training.limit:
         raise UsageError("--accumulate and --limit do not fit: every step sees all seen classes")
     runtime = start(run_options or RunOptions())
+    if runtime.world_size > 1:
+        raise UsageError(
+            f"{runtime.world_size} processes: every step sees all seen classes, there is nothing "
+            "to share out",
+            "start it without torchrun",
+        )
     run = Run.open(config.out, config.resume)
     graph = open_graph(config, progress)
     backbone = open_backbone(config, len(graph.seen))

@@ -1,7 +1,8 @@
 """Tracking at low frame rates: associations without learning, ColTrack and its ablations.
 
-`STEPS` (environment) sets the training steps of each network, `ARMS` some arms (names between
-commas); every finished row is printed at once, so that a run that is cut still says something.
+`STEPS` (environment) sets the training steps of each network, `ARMS` some arms and `EVERY` some
+intervals (between commas); every finished row is printed at once, so that a run that is cut still
+says something.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ def learned(data: Path, seeds: int) -> dict[str, Any]:
 
 def intervals(info: SequenceInfo) -> tuple[int, ...]:
     """Return the intervals at which a sequence still has a frame or two per second."""
-    return INTERVALS if info.fps > 10 else INTERVALS[:3]
+    wanted = os.environ.get("EVERY")
+    every = INTERVALS if wanted is None else tuple(map(int, wanted.split(",")))
+    return every if info.fps > 10 else tuple(k for k in every if k <= 6)
 
 
 def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColTrack:

@@ -82,6 +82,69 @@ def test_a_killed_training_ends_with_the_same_bits(
             assert torch.equal(tensor, found[key]), (name, key)
 
 
+# Options under which a step is the mean over its parts, whichever process computes them: nothing
+# is drawn in passing, and no part knows of the others.
+PARTS = {
+    "prune": "",
+    "recommend": "",
+    "segment": "",
+    "track": "--batch-size 2 --track-drop 0 --false-tracks 0 --noise-pairs 0",
+    "upscale": "--batch-size 2 --pretrain 0",
+}
+# These draw in passing (dropout, mixup), or carry a buffer from part to part.
+DRAWING = ("denoise", "labelnoise", "transcribe")
+
+
+def in_two_processes(*command: object) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mlkit"]
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, command), *ONE_THREAD, "--device", "cpu"],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [*PARTS, "forecast"])
+def test_two_processes_train_as_one_that_takes_the_parts_in_turn(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    training = [*JOBS[method].train.split(), *PARTS.get(method, "").split()]
+    # The coordinator of a federation is in each process, and does the same there.
+    parts = ["--accumulate", 2] if method in PARTS else []
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = mlkit(*training, *parts, "-o", one, *ONE_THREAD, "--device", "cpu")
+    assert done.code == 0, done.err
+    both = in_two_processes(*training, "-o", two)
+    assert both.returncode == 0, both.stderr
+    expected, found = (load_file(folder / "last.safetensors") for folder in (one, two))
+    # Each process counts the batches that it saw, and keeps the statistics of these.
+    learnt = [
+        key
+        for key, tensor in expected.items()
+        if key.startswith(("state.model", "state.best."))
+        and tensor.is_floating_point()
+        and "running_" not in key
+    ]
+    assert learnt
+    for key in learnt:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("method", DRAWING)
+def test_two_processes_train_together(place: Path, tmp_path: Path, method: str) -> None:
+    done = in_two_processes(*JOBS[method].train.split(), "--batch-size", 4, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert all(np.isfinite(json.loads(line)["loss"]) for line in lines)
+    assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_what_sees_all_classes_in_every_step_is_not_shared_out(place: Path, tmp_path: Path) -> None:
+    done = in_two_processes(*JOBS["zeroshot"].train.split(), "-o", tmp_path / "run")
+    assert done.returncode != 0
+    assert "every step sees all seen classes" in done.stderr
+    assert "start it without torchrun" in done.stderr
+
+
 # --- weights ---
 
 

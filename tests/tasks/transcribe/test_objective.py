@@ -79,6 +79,21 @@ def test_the_teacher_follows_the_student(trained: dict[str, Any], decay: float) 
     assert not chosen.teacher.training
 
 
+def test_a_step_in_parts_moves_the_teacher_once(trained: dict[str, Any]) -> None:
+    chosen = objective(trained, method="pl", teacher_decay=0.5)
+    chosen.parts = 2
+    before = next(chosen.teacher.parameters()).clone()
+    moved = []
+    for _ in range(4):  # two steps; the student changes after each
+        one_step(chosen)
+        moved.append(float((next(chosen.teacher.parameters()) - before).abs().max()))
+        if int(chosen.calls) % 2 == 0:
+            with torch.no_grad():
+                next(chosen.model.parameters()).add_(0.5)
+    assert moved == pytest.approx([0.0, 0.0, 0.25, 0.25], abs=1e-6)
+    assert chosen.step == 2
+
+
 def test_apl_without_doubt_is_pl_bit_for_bit(trained: dict[str, Any]) -> None:
     """Property 12: a threshold of 0 flags nothing."""
     plain = objective(trained, method="pl")
