@@ -56,6 +56,8 @@ class QueryTracker:
             hit, place = self._claim(frame, given)
             scores = scores.masked_scatter(hit, given.scores[place[hit]].to(scores.dtype))
         content, boxes = frame.settled(place, given)
+        if given is not None:
+            boxes = self._moved_on(boxes, place)
         self.tracks = self.tracks.advance(content[detects:], boxes[detects:])
         seen = hit[detects:]
         self.seen_s[seen], self.misses[seen] = time_s, 0
@@ -75,6 +77,13 @@ class QueryTracker:
         new = (given.scores >= self.thresh) & ~torch.isin(detects, tracks)
         place = torch.cat((torch.where(new, detects, -1), tracks))  # detect query i: given box i
         return place >= 0, place
+
+    def _moved_on(self, boxes: Tensor, place: Tensor) -> Tensor:
+        """Return the boxes (N + n, 4) with those of tracks that took none moved on as before."""
+        tracks = self.tracks
+        first = len(boxes) - len(tracks)
+        onward = torch.cat((boxes[:first], (tracks.boxes + tracks.moved).to(boxes.dtype)))
+        return torch.where((place >= 0)[:, None], boxes, onward)
 
     def _append(self, content: Tensor, boxes: Tensor, identity: Tensor, time_s: float) -> None:
         bank = self.tracks.history.shape[1] + 1
