@@ -11,6 +11,12 @@ from torch import Tensor
 from .runtime import Runtime
 
 
+def process_count() -> int:
+    """Return how many processes train together, 1 outside of torchrun."""
+    group = torch.distributed
+    return group.get_world_size() if group.is_initialized() else 1
+
+
 def gather_random_states(runtime: Runtime) -> list[dict[str, Tensor]]:
     """Return the random state of every process (of this one alone when there is one)."""
     mine = {"cpu": torch.get_rng_state()}

@@ -66,14 +66,6 @@ def start(options: RunOptions) -> Runtime:
     return Runtime(device, options.precision, options.seed, options.workers, rank, world_size)
 
 
-def process_count() -> int:
-    """Return how many processes train together, 1 outside of torchrun."""
-    import torch
-
-    group = torch.distributed
-    return group.get_world_size() if group.is_initialized() else 1
-
-
 def _pick_device(name: str, local_rank: int) -> torch.device:
     import torch
 

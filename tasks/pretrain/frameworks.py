@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.distributed import process_count
 from ...core.errors import DivergedError
-from ...core.runtime import process_count, stream
+from ...core.runtime import stream
 from ...core.training import Objective
 from . import losses
 from .config import BackboneOptions, MethodOptions

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from ...core.runtime import process_count
+from ...core.distributed import process_count
 
 
 class _Sum(torch.autograd.Function):

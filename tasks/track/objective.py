@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.runtime import process_count
+from ...core.distributed import process_count
 from ...core.training import Objective
 from .config import ClipOptions
 from .decoder import Decoded, Memory

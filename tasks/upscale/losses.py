@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.runtime import process_count
+from ...core.distributed import process_count
 from ...core.training import Objective
 from .model import Network, Weights, apply
 

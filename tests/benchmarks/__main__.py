@@ -6,10 +6,14 @@ import argparse
 import json
 import os
 import platform
+import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from mlkit.core.files import write_text
 from mlkit.core.results import versions
@@ -37,16 +41,30 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    document = {
+    document: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    for name in args.names or BENCHMARKS:
+    names = args.names or list(BENCHMARKS)
+    for name in names:
+        print(name, file=sys.stderr, flush=True)
         module, _, function = BENCHMARKS[name].partition(":")
         document[name] = getattr(import_module(f"tests.benchmarks.{module}"), function)()
+    table = Table(
+        "benchmark",
+        "what",
+        "measured",
+        title=f"{document['machine']}, {document['threads']} threads",
+    )
+    for name in names:
         for row in document[name]:
-            print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+            (kind, what), *rest = row.items()
+            if rest:
+                table.add_row(name, f"{kind} {what}", ", ".join(f"{k} {v}" for k, v in rest))
+            else:
+                table.add_row(name, kind, str(what))
+    Console().print(table)
     if args.out:
         write_text(args.out, json.dumps(document, indent=1) + "\n")
 
