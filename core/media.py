@@ -75,6 +75,22 @@ def find_images(folder: str | Path) -> list[Path]:
     return found
 
 
+def hold_out(folder: Path, judges: Path | None, count: int) -> tuple[list[Path], list[Path]]:
+    """Return the images of `folder` to train on, and those that choose the best weights.
+
+    The latter are those of `judges`, or else `count` of the folder's (a quarter at most), evenly
+    spread. Raises `DataError` for fewer than four.
+    """
+    paths = find_images(folder)
+    if judges is not None:
+        return paths, find_images(judges)
+    count = min(count, len(paths) // 4)
+    if count == 0:
+        raise DataError(f"{folder}: {len(paths)} images are too few to train on")
+    chosen = paths[:: len(paths) // count][:count]
+    return [path for path in paths if path not in chosen], chosen
+
+
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import DataError
-from ...core.media import find_images
+from ...core.media import hold_out
 from ...core.metrics import psnr
 from ...core.options import RunOptions
 from ...core.progress import Progress, Silent
@@ -47,7 +46,7 @@ def train(
     options, progress = options or DenoiseTraining(), progress or Silent()
     runtime = start_exact(run_options or RunOptions())
     run = Run.open(config.out, config.resume)
-    training, validation = _split(config)
+    training, validation = hold_out(config.data, config.val, HELD_OUT)
     settings = run.record("train denoise", runtime, config, options)
     prior = _open(config)
     prior.model.to(runtime.device)
@@ -139,18 +138,6 @@ def _result(config: TrainConfig, run: Run, prior: Prior, fitted: Fitted, images:
         ),
         notes=(f"Next: mlkit eval denoise DIR --weights {weights}",),
     )
-
-
-def _split(config: TrainConfig) -> tuple[list[Path], list[Path]]:
-    """Return the images to train on and those that choose the best weights."""
-    paths = find_images(config.data)
-    if config.val is not None:
-        return paths, find_images(config.val)
-    held_out = min(HELD_OUT, len(paths) // 4)
-    if held_out == 0:
-        raise DataError(f"{config.data}: {len(paths)} images are too few to train on")
-    chosen = paths[:: len(paths) // held_out][:held_out]
-    return [path for path in paths if path not in chosen], chosen
 
 
 def _open(config: TrainConfig) -> Prior:

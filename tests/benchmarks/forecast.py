@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,17 +17,9 @@ from mlkit.tasks.forecast.node import NodeGroup
 from mlkit.tasks.forecast.remote import GrpcTransport
 from mlkit.tasks.forecast.transport import LocalTransport
 
+from .timing import cpu_seconds
+
 NODES, STEPS, HIDDEN, BATCH = 25, 3200, 32, 64
-
-
-def cpu_seconds(function: Callable[[], Any], runs: int = 2) -> float:
-    """Return the smallest CPU time of some calls: the machine may be busy with other work."""
-    times = []
-    for _ in range(runs):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return min(times)
 
 
 def compare() -> list[dict[str, Any]]:

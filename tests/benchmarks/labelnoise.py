@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,10 @@ from mlkit.tasks.labelnoise.noise import long_tail_counts
 from mlkit.tasks.labelnoise.selection import tabasco
 from mlkit.tasks.labelnoise.signals import compute
 
+from .timing import cpu_seconds
+
 Array = NDArray[Any]
 WIDTH, BLOCK = 128, 4096
-
-
-def cpu_seconds(function: Callable[[], Any], runs: int = 3) -> float:
-    """Return the smallest CPU time of some calls: the machine may be busy with other work."""
-    times = []
-    for _ in range(runs):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return min(times)
 
 
 def compare() -> list[dict[str, Any]]:

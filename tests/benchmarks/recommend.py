@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,9 @@ from mlkit.tasks.recommend.fit import fit_model
 from mlkit.tasks.recommend.sampling import Histories
 from mlkit.tasks.recommend.split import Held, Split
 
+from .timing import cpu_seconds
+
 BATCH, WIDTH, ROWS = 128, 20, 20_000_000
-
-
-def cpu_seconds(function: Callable[[], Any], runs: int = 3) -> float:
-    """Return the smallest CPU time of some calls: the machine may be busy with other work."""
-    times = []
-    for _ in range(runs):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return min(times)
 
 
 def compare() -> list[dict[str, Any]]:

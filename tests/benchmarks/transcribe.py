@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,18 +17,16 @@ from mlkit.tasks.transcribe.lattice import Labels
 from mlkit.tasks.transcribe.listen import Listener
 from mlkit.tasks.transcribe.losses import generalized_ctc_loss, star_ctc_loss
 
+from .timing import cpu_seconds
+
 SIZES = ((16, 100, 8, 11), (16, 200, 40, 29))  # utterances, frames, tokens, vocabulary
 SHARES = (0.0, 0.05, 0.15, 0.5)
 
 
 def _cpu_ms(function: Callable[[], Any], runs: int) -> float:
-    """CPU time of the best of several calls after one to warm up: the machine may be shared."""
-    times = []
-    for _ in range(runs + 1):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return 1e3 * min(times[1:])
+    """Return the CPU time of the best of several calls after one to warm up, in ms."""
+    function()
+    return 1e3 * cpu_seconds(function, runs)
 
 
 def compare() -> list[dict[str, Any]]:

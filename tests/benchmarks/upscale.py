@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +17,9 @@ from mlkit.tasks.upscale.degradation import Degradation, enlarge
 from mlkit.tasks.upscale.enlarger import Enlarger, Request
 from mlkit.tasks.upscale.kernels import gaussian
 
+from .timing import cpu_seconds
+
 SIDE = 256  # of the small image
-REPEATS = 3
 
 
 def compare() -> list[dict[str, Any]]:
@@ -38,9 +38,8 @@ def compare() -> list[dict[str, Any]]:
         rows.append(_row(f"{method}, {steps} steps", lambda r=request: tool.enlarge(low, blur, r)))
     network = tool.start("mzsr").network
     pair = son_pair(low, blur)
-    step = _best(lambda: adapt(network, pair, Plan(4))) - _best(
-        lambda: adapt(network, pair, Plan(0))
-    )
+    step = cpu_seconds(lambda: adapt(network, pair, Plan(4)))
+    step -= cpu_seconds(lambda: adapt(network, pair, Plan(0)))
     rows.append({"work": "one adaptation step", "seconds": round(step / 4, 4)})
     rows.append({"work": "megapixels a second, 5 steps", "rate": round(_rate(rows), 3)})
     return rows
@@ -52,14 +51,4 @@ def _rate(rows: list[dict[str, Any]]) -> float:
 
 
 def _row(work: str, function: Callable[[], Tensor | object]) -> dict[str, Any]:
-    return {"work": work, "seconds": round(_best(function), 4)}
-
-
-def _best(function: Callable[[], Tensor | object]) -> float:
-    """Return processor seconds of the fastest of a few calls."""
-    times = []
-    for _ in range(REPEATS):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return min(times)
+    return {"work": work, "seconds": round(cpu_seconds(function), 4)}

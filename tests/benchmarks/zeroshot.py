@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,18 +25,10 @@ from mlkit.tasks.zeroshot.metrics import ranks
 from mlkit.tasks.zeroshot.model import RowNetwork
 from mlkit.tasks.zeroshot.taxonomy import open_taxonomy
 
+from .timing import cpu_seconds
+
 OPTIONS = NetworkOptions(hidden=256, dropout=0.0)
 STEPS, WIDTH = 3, 1281
-
-
-def cpu_seconds(function: Callable[[], Any], runs: int = 3) -> float:
-    """Return the smallest CPU time of some calls: the machine may be busy with other work."""
-    times = []
-    for _ in range(runs):
-        begin = time.process_time()
-        function()
-        times.append(time.process_time() - begin)
-    return min(times)
 
 
 def compare() -> list[dict[str, Any]]:

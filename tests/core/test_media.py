@@ -98,3 +98,16 @@ def test_the_middle_square_is_cut_out() -> None:
     assert media.centre_square(image, 4, 8, Image.Resampling.BILINEAR).size == (4, 4)
     same = Image.new("RGB", (5, 5))
     assert media.centre_square(same, 5, 9, Image.Resampling.NEAREST) is same
+
+
+def test_images_that_choose_are_spread_over_the_folder(tmp_path: Path) -> None:
+    for number in range(10):
+        Image.new("L", (2, 2)).save(tmp_path / f"{number}.png")
+    train, judges = media.hold_out(tmp_path, None, 8)
+    assert [path.stem for path in judges] == ["0", "5"]  # a quarter at most
+    assert [path.stem for path in train] == ["1", "2", "3", "4", "6", "7", "8", "9"]
+    assert media.hold_out(tmp_path, tmp_path, 8) == (media.find_images(tmp_path),) * 2
+    for number in range(3, 10):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="3 images are too few"):
+        media.hold_out(tmp_path, None, 8)
