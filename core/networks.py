@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 
 class SmallResNet(nn.Module):
@@ -47,6 +46,8 @@ class SmallResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock  # seconds, which EfficientNet-Lite can spare
+
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as tv
-from torchvision.ops import FrozenBatchNorm2d
 
 from .checkpoint import load_into, read_state_dict
 from .errors import CheckpointError, UsageError
@@ -22,6 +20,7 @@ from .inputs import InputSpec
 from .networks import EfficientNetLite, SmallResNet, convert_lite_keys
 
 FASHION = "fashion_resnet14"
+OWN = (FASHION, "small_resnet", "efficientnet_lite0")
 
 # Detectors scale images inside the model; their backbones are repaired at these sizes
 # (the paper's 250 and 160 pixels, rounded to the stride, and the fixed sizes of SSD).
@@ -80,6 +79,8 @@ class Recipe:
             )
         model = factory() if factory is not None else _construct(self.name, self.num_classes)
         for name, eps in self.frozen_norms.items():
+            from torchvision.ops import FrozenBatchNorm2d
+
             old = model.get_submodule(name)
             assert isinstance(old, nn.BatchNorm2d | FrozenBatchNorm2d)
             _replace(model, name, FrozenBatchNorm2d(old.weight.shape[0], eps))
@@ -88,8 +89,18 @@ class Recipe:
 
 def available() -> list[str]:
     """Return the names that `--model` takes."""
-    own = [FASHION, "small_resnet", "efficientnet_lite0"]
-    return own + [n for n in tv.list_models() if not n.startswith("quantized_") and "raft" not in n]
+    tv = _torchvision_models()
+    return [
+        *OWN,
+        *(n for n in tv.list_models() if not n.startswith("quantized_") and "raft" not in n),
+    ]
+
+
+def _torchvision_models() -> Any:
+    """Return torchvision.models; its import takes seconds, and networks of ours do without."""
+    from torchvision import models
+
+    return models
 
 
 def import_factory(path: str) -> Callable[..., nn.Module]:
@@ -119,7 +130,7 @@ def _construct(name: str, num_classes: int | None) -> nn.Module:
     settings: dict[str, Any] = {"weights": None}
     if num_classes is not None:
         settings["num_classes"] = num_classes
-    builder = tv.get_model_builder(name)
+    builder = _torchvision_models().get_model_builder(name)
     if "weights_backbone" in builder.__annotations__:
         settings["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
@@ -141,7 +152,7 @@ def input_spec(name: str) -> InputSpec:
         if part in name:
             return InputSpec(size, size)
     try:
-        transforms = tv.get_model_weights(name)["DEFAULT"].transforms()
+        transforms = _torchvision_models().get_model_weights(name)["DEFAULT"].transforms()
     except (KeyError, ValueError):
         return InputSpec()
     if not hasattr(transforms, "crop_size"):
@@ -157,8 +168,7 @@ def input_spec(name: str) -> InputSpec:
 
 def check_name(name: str) -> None:
     """Raise `UsageError` with close matches when no model has this name."""
-    names = available()
-    if name not in names:
+    if name not in OWN and name not in (names := available()):
         close = difflib.get_close_matches(name, names, 4, 0.5)
         hint = f"did you mean {', '.join(close)}?" if close else "see 'mlkit list --models'"
         raise UsageError(f"--model {name}: no such model", hint)
@@ -233,6 +243,7 @@ def _download(
             "torchvision's weights come with their own classes",
             "pass --weights FILE together with --num-classes",
         )
+    tv = _torchvision_models()
     try:
         chosen = tv.get_model_weights(name)[weights]
     except KeyError as error:
@@ -254,6 +265,8 @@ def _download(
         bare = recipe.build()
         load_into(bare, _fit_keys(name, model.state_dict()), chosen.url)
         return bare, recipe
+    from torchvision.ops import FrozenBatchNorm2d
+
     norms = {
         key: module.eps
         for key, module in model.named_modules()

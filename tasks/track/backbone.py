@@ -7,9 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
-from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.ops import FrozenBatchNorm2d
 
 from .deformable import Shapes
 from .geometry import embed_grid
@@ -59,6 +56,10 @@ class ResNet(nn.Module):
     """A torchvision ResNet whose batch statistics never change; strides 8, 16, 32."""
 
     def __init__(self, depth: int) -> None:
+        from torchvision.models import resnet18, resnet50
+        from torchvision.models._utils import IntermediateLayerGetter
+        from torchvision.ops import FrozenBatchNorm2d
+
         super().__init__()
         build = resnet50 if depth == 50 else resnet18
         names = {"layer2": "0", "layer3": "1", "layer4": "2"}

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert, generalized_box_iou
 
 EPS = 1e-3
 
@@ -64,11 +63,14 @@ def embed_grid(height: int, width: int, dim: int, extent: Tensor) -> Tensor:
 
 def corners(boxes: Tensor) -> Tensor:
     """Return (left, top, right, bottom) of boxes (cx, cy, w, h)."""
-    return box_convert(boxes, "cxcywh", "xyxy")
+    half = boxes[..., 2:] / 2
+    return torch.cat((boxes[..., :2] - half, boxes[..., :2] + half), -1)
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
     """Return the generalised overlap of all pairs, (N, M), in [-1, 1]."""
+    from torchvision.ops import generalized_box_iou  # seconds, which tracking can spare
+
     return generalized_box_iou(corners(a), corners(b))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,6 +96,8 @@ def likeness_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def share_out(logits: Tensor) -> Tensor:
     """Return the box of each track (n,), or -1, one to one, with the largest sum of logits."""
+    from scipy.optimize import linear_sum_assignment
+
     quality = logits.float().cpu().numpy()
     rows, columns = linear_sum_assignment(-np.maximum(quality, 0))
     good = quality[rows, columns] > 0

@@ -9,7 +9,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from .geometry import giou, paired_giou
 
@@ -77,6 +76,8 @@ def set_losses(logits: Tensor, boxes: Tensor, truth: Truth, target: Tensor) -> T
 
     The focal loss runs over all queries and classes, the box losses over those with an object.
     """
+    from torchvision.ops import sigmoid_focal_loss
+
     hits = target >= 0
     wanted = F.one_hot(truth.labels[target[hits]], logits.shape[-1]).to(logits.dtype)
     labels = torch.zeros_like(logits)
