@@ -35,7 +35,7 @@ class ListConfig(Config):
 
 
 def list_(session: Session, config: ListConfig) -> None:
-    """Show the methods: what each reads and writes, and whether it can be trained.
+    """Show the methods: what each reads and writes.
 
     Examples:
 

@@ -13,7 +13,6 @@ class Method(NamedTuple):
     summary: str
     reads: str
     writes: str
-    trainable: bool
 
 
 METHODS = (
@@ -23,7 +22,6 @@ METHODS = (
         "Remove channels from a trained vision model and repair it without any training data.",
         "a torchvision model or your own, with weights",
         "a smaller model (.safetensors)",
-        True,
     ),
     Method(
         "labelnoise",
@@ -31,7 +29,6 @@ METHODS = (
         "Find wrong labels among long-tailed images, and train a classifier in spite of them.",
         "images in class folders or a table; or probabilities, features and labels (NPY)",
         "a ranked report (.csv, .html); a classifier (.safetensors)",
-        True,
     ),
     Method(
         "denoise",
@@ -39,7 +36,6 @@ METHODS = (
         "Remove noise from pictures with a learned convex prior, and prove how exactly.",
         "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
         "images",
-        True,
     ),
     Method(
         "reconstruct",
@@ -47,7 +43,6 @@ METHODS = (
         "Turn CT, MRI or other linear measurements into images with the prior of denoise.",
         "sinograms, k-space, blurred or holey pictures (NPY, HDF5, TIFF, MAT, CFL, PNG)",
         "images (NPY, TIFF, PNG)",
-        False,
     ),
     Method(
         "forecast",
@@ -55,7 +50,6 @@ METHODS = (
         "Forecast a network of sensors whose series stay where they were recorded.",
         "series of sensors and their graph (CSV, HDF5, NPZ, parquet, DCRNN's pickles)",
         "forecasts with intervals (.csv, .jsonl), pictures",
-        True,
     ),
     Method(
         "pretrain",
@@ -63,7 +57,6 @@ METHODS = (
         "Learn a video encoder from videos without labels: clips of one video agree.",
         "videos (any container, picture folders, NPY), with or without labels",
         "an encoder or a classifier (.safetensors), features (.npz)",
-        True,
     ),
     Method(
         "recommend",
@@ -71,7 +64,6 @@ METHODS = (
         "Recommend items from several interests per user, with a dial for diversity.",
         "a log of users and items (CSV, TSV, JSON lines, parquet)",
         "ranked lists (.csv, .jsonl), vectors (.npy)",
-        True,
     ),
     Method(
         "track",
@@ -79,7 +71,6 @@ METHODS = (
         "Follow objects through a video, also at a few frames per second (ColTrack).",
         "video, folders of frames, MOTChallenge, KITTI and Scalabel boxes",
         "tracks (MOTChallenge .txt), annotated video, JSON",
-        True,
     ),
     Method(
         "segment",
@@ -87,7 +78,6 @@ METHODS = (
         "Find what a sentence refers to in a photograph (CMSA), and train on such sentences.",
         "photographs and sentences; references (JSON lines, REFER), COCO and YOLO labels",
         "masks (.png), overlays, probabilities",
-        True,
     ),
     Method(
         "transcribe",
@@ -95,7 +85,6 @@ METHODS = (
         "Turn speech into text; train on few transcripts and much other audio (APL).",
         "audio (wav, flac, ogg, mp3); LibriSpeech, Kaldi, manifests, Common Voice",
         "text, JSON, SRT, VTT, CTM",
-        True,
     ),
     Method(
         "upscale",
@@ -103,7 +92,6 @@ METHODS = (
         "Enlarge pictures with a network that is fitted to each of them in a few steps (MZSR).",
         "images (PNG, TIFF, JPEG, ...; 8 or 16 bit, grey or colour)",
         "images",
-        True,
     ),
     Method(
         "zeroshot",
@@ -111,6 +99,5 @@ METHODS = (
         "Recognise classes never seen in training, through a graph of classes (ADGPM).",
         "photos and a list of classes; a classifier, a taxonomy, word vectors to train",
         "ranked classes (.csv, .jsonl), classifier rows (.pred, .safetensors)",
-        True,
     ),
 )

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from mlkit.cli import app
+from mlkit.tasks import METHODS, Method
+
+from .reliability.workshop import JOBS
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ("core", "tasks", "cli")  # each may import those before it
@@ -92,3 +96,27 @@ def test_help_needs_neither_torch_nor_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_method_is_in_every_table(method: Method) -> None:
+    name = method.name
+    package = import_module(f"mlkit.tasks.{method.package}")
+    assert callable(package.demo)
+    rows = [row.name for row in app.COMMANDS] + [group for group, *_ in app.GROUPS]
+    assert name in rows, "cli/app.py"
+    assert name in JOBS, "tests/reliability/workshop.py"
+    home = method.package.split(".")[0]
+    for path in (f"tasks/{home}/README.md", f"tests/cli/test_{name}.py", f"examples/{name}.sh"):
+        assert (ROOT / path).is_file(), path
+    for page in ("README.md", "CHANGELOG.md"):
+        assert f"`mlkit {name}" in (ROOT / page).read_text(), page
+
+
+def test_the_table_of_methods_is_complete() -> None:
+    listed = [method.name for method in METHODS]
+    assert sorted(JOBS) == sorted(listed)
+    main = [row.name for row in app.COMMANDS if row.panel == app.METHODS]
+    assert set(main) <= set(listed)
+    trained = [row.name for group, rows, *_ in app.GROUPS if group == "train" for row in rows]
+    assert {name for name, job in JOBS.items() if job.train} <= set(trained)

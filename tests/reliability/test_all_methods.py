@@ -30,6 +30,8 @@ from .workshop import JOBS, furnish, sound_input
 
 Mlkit = Callable[..., Any]
 METHODS = pytest.mark.parametrize("method", JOBS)
+TRAINED = pytest.mark.parametrize("method", [name for name, job in JOBS.items() if job.train])
+WEIGHED = pytest.mark.parametrize("method", [name for name, job in JOBS.items() if job.score])
 ONE_THREAD = ("--threads", "1", "--quiet")
 
 
@@ -59,7 +61,7 @@ def words(line: str, source: Path | str, out: Path) -> list[str]:
 # --- training ---
 
 
-@METHODS
+@TRAINED
 def test_a_killed_training_ends_with_the_same_bits(
     mlkit: Mlkit, place: Path, tmp_path: Path, method: str
 ) -> None:
@@ -95,6 +97,17 @@ PARTS = {
 DRAWING = ("denoise", "labelnoise", "transcribe")
 
 
+# Equal in another way, which is tested with the method: BatchNorm and negatives over all processes.
+TOGETHER = ("pretrain",)
+ALONE = ("zeroshot",)  # every step needs everything
+FEDERATED = ("forecast",)  # the coordinator of a federation is in each process
+
+
+def test_every_trained_method_is_tried_in_two_processes() -> None:
+    tried = (*PARTS, *DRAWING, *TOGETHER, *ALONE, *FEDERATED)
+    assert sorted(tried) == sorted(name for name, job in JOBS.items() if job.train)
+
+
 def in_two_processes(*command: object) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mlkit"]
     return subprocess.run(
@@ -103,12 +116,11 @@ def in_two_processes(*command: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [*PARTS, "forecast"])
+@pytest.mark.parametrize("method", [*PARTS, *FEDERATED])
 def test_two_processes_train_as_one_that_takes_the_parts_in_turn(
     mlkit: Mlkit, place: Path, tmp_path: Path, method: str
 ) -> None:
     training = [*JOBS[method].train.split(), *PARTS.get(method, "").split()]
-    # The coordinator of a federation is in each process, and does the same there.
     parts = ["--accumulate", 2] if method in PARTS else []
     one, two = tmp_path / "one", tmp_path / "two"
     done = mlkit(*training, *parts, "-o", one, *ONE_THREAD, "--device", "cpu")
@@ -152,7 +164,7 @@ def with_weights(method: str, weights: Path, out: Path) -> list[str]:
     return [*words(JOBS[method].score, "", out), "--weights", str(weights)]
 
 
-@METHODS
+@WEIGHED
 def test_the_weights_of_every_other_method_are_refused(
     mlkit: Mlkit, place: Path, tmp_path: Path, method: str
 ) -> None:
@@ -185,7 +197,7 @@ DAMAGED = {
 }
 
 
-@METHODS
+@WEIGHED
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_weights_are_told(
     mlkit: Mlkit, place: Path, tmp_path: Path, method: str, damage: str

@@ -18,6 +18,7 @@ class Job(NamedTuple):
     """Command lines of a method: training (without -o), its own job, and one that takes weights.
 
     `use` writes something for INPUT, which ends in `suffix`, into the folder OUT, as `score` may.
+    Methods without training, or without weights of their own, leave `train` or `score` empty.
     """
 
     train: str
@@ -45,6 +46,12 @@ JOBS = {
         "denoise INPUT -o OUT/clean.png",
         ".png",
         "denoise photos/0.png -o OUT/clean.png",
+    ),
+    "reconstruct": Job(
+        "",
+        "reconstruct image INPUT --scale 2 --tol 1e-2 -o OUT/large.png",
+        ".png",
+        "",
     ),
     "forecast": Job(
         "train forecast road/speeds.csv -g road/distances.csv --rounds 6 --hidden 4 "
