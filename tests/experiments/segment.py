@@ -197,7 +197,7 @@ def _folds(
     images = sorted({r.image for r in (*derived, *human)})
     order = np.random.default_rng(seed).permutation(len(images))
     fold_of = {images[i]: place % FOLDS for place, i in enumerate(order)}
-    size = 160 if options["backbone"] == "efficientnet_lite0" else 96
+    size = 128 if options["backbone"] == "efficientnet_lite0" else 64  # 16 x 16 cells either way
     rows: dict[str, list[tuple[Overlap | None, Reference]]] = {}
     for fold in range(FOLDS):
         rest = [r for r in derived if fold_of[r.image] != fold]
