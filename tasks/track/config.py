@@ -127,6 +127,16 @@ class ClipOptions(Config):
         Flag("--proposals", panel=TRAINING),
         Field(description="Start detect queries at given boxes, as `track --det` will."),
     ] = False
+    box_noise: Annotated[
+        float,
+        Flag("--box-noise", panel=TUNING),
+        Field(
+            ge=0,
+            le=0.5,
+            description="Given boxes are moved by up to this share of their size, this share is "
+            "lost and this share made up, as a detector does.",
+        ),
+    ] = 0.1
     clip_length: Annotated[
         int, Flag("--clip-length", panel=TRAINING), Field(ge=2, le=64, description="Frames a clip.")
     ] = 4

@@ -91,18 +91,17 @@ class ClipLoss(Objective):
             denoising = make_denoising(
                 truth.boxes, truth.labels, self.model.label_enc, self.options.noise_pairs
             )
-            given = (
-                Given(truth.boxes, torch.ones_like(truth.boxes[:, 0]))
-                if self.options.proposals
-                else None
-            )
+            given, where = None, None
+            if self.options.proposals:
+                given, where = offered(truth, self.options.box_noise)
             frame = self.model.decode(memory.frame(place), tracks, given, denoising)
             target, inherited = assign(frame, tracks, truth)
             self.add_frame(sums, frame, truth, denoising, target, inherited)
-            if given is not None and len(tracks):
+            if given is not None and where is not None and len(tracks):
                 logits = self.model.likeness(frame, tracks, given)
-                sums.add("likeness", likeness_loss(logits, inherited))
-            tracks = self.hand_on(frame, tracks, truth, target[-1], given)
+                sums.add("likeness", likeness_loss(logits, where[inherited]))
+            place = target[-1] if where is None else where[target[-1]]
+            tracks = self.hand_on(frame, tracks, truth, target[-1], *frame.settled(place, given))
         return sums.result()
 
     def add_frame(
@@ -153,15 +152,15 @@ class ClipLoss(Objective):
         tracks: TrackQueries,
         truth: Truth,
         target: Tensor,
-        given: Given | None = None,
+        content: Tensor,
+        boxes: Tensor,
     ) -> TrackQueries:
         """Return the tracks of the next frame (target (N + n,) of the last layer).
 
-        Queries that hold their object by more than `gate` go on, some are dropped; for some of
-        them the idle query next to them goes on too, as a false track. With given boxes, which
-        are the objects, all hold theirs.
+        Leading queries go on with `content` (N + n, d) and `boxes` (N + n, 4), if these hold their
+        object by more than `gate`; some are dropped, and for some the idle query next to them goes
+        on too, as a false track.
         """
-        content, boxes = frame.settled(target, given)
         chosen, false = self._survivors(boxes, truth, target)
         detects = frame.queries.detects
         old, new = chosen[chosen >= detects], chosen[chosen < detects]
@@ -171,6 +170,28 @@ class ClipLoss(Objective):
         nobody = torch.full_like(false, FALSE)
         posing = TrackQueries.born(content[false], boxes[false], nobody, bank)
         return went.join(born).join(posing)
+
+
+def offered(truth: Truth, noise: float) -> tuple[Given, Tensor]:
+    """Return boxes as a detector would give them, and the place of each object among them.
+
+    Boxes are moved and scaled by up to the share `noise`, that share of them is lost, and
+    false ones stand beside that share. The places (T + 1,) are -1 for lost objects and, at the
+    end (which -1 reaches), for none.
+    """
+    count = len(truth.boxes)
+
+    def around(boxes: Tensor, share: float) -> Tensor:
+        size = boxes[:, 2:]
+        centre = boxes[:, :2] + share * size * (2 * torch.rand_like(size) - 1)
+        return torch.cat((centre, size * (noise * (2 * torch.rand_like(size) - 1)).exp()), -1)
+
+    draws = torch.rand(2, count, device=truth.boxes.device)
+    kept, beside = (draws[0] >= noise).nonzero()[:, 0], draws[1] < noise
+    boxes = torch.cat((around(truth.boxes[kept], noise), around(truth.boxes[beside], 1.5)))
+    where = torch.full((count + 1,), -1, dtype=torch.int64, device=boxes.device)
+    where[kept] = torch.arange(len(kept), device=boxes.device)
+    return Given(boxes, torch.ones_like(boxes[:, 0])), where
 
 
 def assign(frame: Frame, tracks: TrackQueries, truth: Truth) -> tuple[Tensor, Tensor]:

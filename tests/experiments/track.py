@@ -154,7 +154,7 @@ def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColT
         footage.append(Footage(info, rows, range(last), number))
     torch.manual_seed(seed)
     model = ColTrack(ModelOptions(**{"encoder_layers": 0, "size": 224, **network}))
-    options = {"proposals": True, "max_interval": 30, "noise_pairs": 0, **clips}
+    options = {"proposals": True, "box_noise": 0.0, "max_interval": 30, "noise_pairs": 0, **clips}
     fit_with(model, footage, ClipOptions(**options), seed, runtime, lr=4e-4)
     return model
 

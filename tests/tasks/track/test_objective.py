@@ -13,7 +13,7 @@ from mlkit.tasks.track.denoising import make_denoising
 from mlkit.tasks.track.geometry import corners
 from mlkit.tasks.track.losses import FALSE, Truth, inherit, match, matching_cost, set_losses
 from mlkit.tasks.track.model import ColTrack, Given
-from mlkit.tasks.track.objective import Clip, ClipLoss, assign, proposal_loss
+from mlkit.tasks.track.objective import Clip, ClipLoss, assign, offered, proposal_loss
 from mlkit.tasks.track.queries import TrackQueries
 
 from .helpers import frame_memory, some_tracks, some_truth, tiny_model
@@ -168,7 +168,7 @@ def test_disappeared_tracks_cost_their_class_alone() -> None:
     assert (target == -1).all()
     assert float(terms.boxes.detach()) == float(terms.overlap.detach()) == 0
     assert float(terms.classes.detach()) > 0
-    assert len(loss.hand_on(frame, tracks, gone, target[-1])) == 0
+    assert len(loss.hand_on(frame, tracks, gone, target[-1], *frame.settled(target[-1], None))) == 0
 
 
 def test_consistency_loss_of_copies_is_the_main_loss_per_history() -> None:
@@ -186,7 +186,7 @@ def test_consistency_loss_of_copies_is_the_main_loss_per_history() -> None:
     main = set_losses(leading.logits[:1, 6:], leading.boxes[:1, 6:], truth, inherited[None])
     assert float(old.total.detach()) == pytest.approx(2 * float(main.total.detach()), rel=1e-5)
     # Given boxes are held from the first frame on, so that tracks go on and have histories.
-    held = STEADY.model_copy(update={"proposals": True})
+    held = STEADY.model_copy(update={"proposals": True, "box_noise": 0.0})
     calm = ColTrack(model.options)
     assert "consistency" not in clip_loss(calm, [truth] * 2, held)
     assert "consistency" in clip_loss(calm, [truth] * 3, held)
@@ -201,7 +201,8 @@ def test_tracks_are_handed_on_lost_and_faked() -> None:
     given = Given(truth.boxes, torch.ones(3))
     frame = model.decode(frame_memory(model), tracks, given)
     target, _ = assign(frame, tracks, truth)
-    kept = ClipLoss(model, STEADY).hand_on(frame, tracks, truth, target[-1])
+    handed = (frame, tracks, truth, target[-1], *frame.settled(target[-1], None))
+    kept = ClipLoss(model, STEADY).hand_on(*handed)
     assert sorted(kept.identity.tolist()) == [1, 2, 3]
     for row, identity in enumerate(kept.identity.tolist()):
         if identity <= 2:  # an old track: its main query became history, without gradient
@@ -210,14 +211,35 @@ def test_tracks_are_handed_on_lost_and_faked() -> None:
         else:
             assert not kept.held[row].any()
     lost = STEADY.model_copy(update={"track_drop": 1.0})
-    assert len(ClipLoss(model, lost).hand_on(frame, tracks, truth, target[-1])) == 0
+    assert len(ClipLoss(model, lost).hand_on(*handed)) == 0
     fake = STEADY.model_copy(update={"false_tracks": 1.0})
-    posing = ClipLoss(model, fake).hand_on(frame, tracks, truth, target[-1])
+    posing = ClipLoss(model, fake).hand_on(*handed)
     assert (posing.identity == FALSE).sum() >= 1
     assert set(posing.identity.tolist()) - {FALSE} == {1, 2, 3}
     following, inherited = assign(model.decode(frame_memory(model), posing), posing, truth)
     assert (inherited[posing.identity == FALSE] == -1).all()
     assert (following[:, :6] >= -1).all()
+
+
+def test_boxes_are_offered_as_a_detector_would() -> None:
+    torch.manual_seed(0)
+    truth = some_truth(400)
+    exact, where = offered(truth, 0.0)
+    assert torch.equal(exact.boxes, truth.boxes)
+    assert torch.equal(where[:-1], torch.arange(400))
+    assert where[-1] == -1
+    given, where = offered(truth, 0.2)
+    lost = where[:-1] < 0
+    assert 50 < int(lost.sum()) < 110
+    assert 50 < len(given.boxes) - int((~lost).sum()) < 110  # made up
+    size = truth.boxes[~lost, 2:]
+    found = given.boxes[where[:-1][~lost]]
+    away = (found[:, :2] - truth.boxes[~lost, :2]).abs() / size
+    ratio = (found[:, 2:] / size).log().abs()
+    for change in (away, ratio):
+        assert 0.18 < float(change.max()) <= 0.2 + 1e-5
+    nothing, where = offered(some_truth(0), 0.2)
+    assert (len(nothing.boxes), where.tolist()) == (0, [-1])
 
 
 def test_frozen_encoder_gets_no_gradient_and_the_decoder_starts_anew() -> None:
