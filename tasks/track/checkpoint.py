@@ -71,10 +71,11 @@ class Trained:
         if self.given == (det is not None):
             return
         was = "to start at given boxes" if self.given else "to find the objects itself"
-        asked, hint = ("--det", "train with --proposals") if det else ("no --det", "add --det")
+        asked, hint = ("--det", "add --method sort") if det else ("no --det", "add --det")
+        other = "trained with --proposals" if det else "trained without --proposals"
         raise CheckpointError(
             f"{self.name} was trained {was}, and {asked} was asked for",
-            f"{hint}, or give other --weights",
+            f"{hint}, or give --weights {other}",
         )
 
 

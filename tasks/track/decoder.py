@@ -118,7 +118,8 @@ class Decoder(nn.Module):
         widths = torch.cat((memory.extent[0, 0], memory.extent[0, 0]))
         for layer in self.layers:
             position = self.ref_point_head(embed_boxes(boxes * widths, self.dim))
-            x = layer(x, position, boxes, memory, queries)
+            if len(x):  # with given boxes a frame may have none, before the first track
+                x = layer(x, position, boxes, memory, queries)
             outputs.append(self.norm(x))
             bases.append(live)
             live = to_box(self.bbox_embed(x) + from_box(boxes))

@@ -242,6 +242,13 @@ def test_boxes_are_offered_as_a_detector_would() -> None:
     assert (len(nothing.boxes), where.tolist()) == (0, [-1])
 
 
+def test_frames_without_a_box_are_learnt_from() -> None:
+    clips = STEADY.model_copy(update={"proposals": True, "box_noise": 0.0})
+    loss = clip_loss(tiny_model(), [some_truth(0), some_truth(2), some_truth(0)], clips)
+    assert torch.isfinite(loss["loss"])
+    loss["loss"].backward()
+
+
 def test_frozen_encoder_gets_no_gradient_and_the_decoder_starts_anew() -> None:
     model = tiny_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}

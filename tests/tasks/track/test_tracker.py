@@ -99,6 +99,16 @@ def test_a_track_goes_on_with_what_was_seen_in_the_box_it_took() -> None:
 
 
 @torch.no_grad()
+def test_videos_may_begin_without_boxes() -> None:
+    model = ColTrack(tiny_model().options).eval()
+    tracker = QueryTracker(model)
+    nothing = Given(torch.zeros(0, 4), torch.zeros(0))
+    assert tracker.step(frame_memory(model), 0.0, nothing).identity.tolist() == []
+    given = Given(torch.tensor([[0.2, 0.3, 0.2, 0.3]]), torch.ones(1))
+    assert tracker.step(frame_memory(model), 0.1, given).identity.tolist() == [1]
+
+
+@torch.no_grad()
 def test_a_shorter_bank_may_be_asked_for() -> None:
     model = eager_model()
     tracker = QueryTracker(model, thresh=0.5, bank=1)
