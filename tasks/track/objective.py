@@ -100,8 +100,8 @@ class ClipLoss(Objective):
             if given is not None and where is not None and len(tracks):
                 logits = self.model.likeness(frame, tracks, given)
                 sums.add("likeness", likeness_loss(logits, where[inherited]))
-            place = target[-1] if where is None else where[target[-1]]
-            tracks = self.hand_on(frame, tracks, truth, target[-1], *frame.settled(place, given))
+            taken = target[-1] if where is None else where[target[-1]]
+            tracks = self.hand_on(frame, tracks, truth, target[-1], *frame.settled(taken, given))
         return sums.result()
 
     def add_frame(
