@@ -71,7 +71,9 @@ class Trained:
         if self.given == (det is not None):
             return
         was = "to start at given boxes" if self.given else "to find the objects itself"
-        asked, hint = ("--det", "add --method sort") if det else ("no --det", "add --det")
+        asked, hint = "no --det", "add --det"
+        if det:
+            asked, hint = "--det", "add --method sort (eval: --methods sort)"
         other = "trained with --proposals" if det else "trained without --proposals"
         raise CheckpointError(
             f"{self.name} was trained {was}, and {asked} was asked for",

@@ -28,9 +28,10 @@ class Likeness(nn.Module):
         super().__init__()
         self.project = nn.Linear(dim, dim)
         self.scale = nn.Parameter(torch.tensor(SCALE))
-        self.place = nn.Sequential(nn.Linear(11, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        nn.init.zeros_(self.place[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.place[-1].bias)  # type: ignore[arg-type]
+        last = nn.Linear(hidden, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.place = nn.Sequential(nn.Linear(11, hidden), nn.ReLU(), last)
 
     def forward(
         self,

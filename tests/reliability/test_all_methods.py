@@ -95,8 +95,6 @@ PARTS = {
 }
 # These draw in passing (dropout, mixup), or carry a buffer from part to part.
 DRAWING = ("denoise", "labelnoise", "transcribe")
-
-
 # Equal in another way, which is tested with the method: BatchNorm and negatives over all processes.
 TOGETHER = ("pretrain",)
 ALONE = ("zeroshot",)  # every step needs everything
