@@ -157,7 +157,7 @@ class SegmentTraining(
     TrainOptions,
     defaults={
         "optimizer": "adamw",
-        "lr": 1.5e-3,
+        "lr": 2.5e-3,
         "weight_decay": 0.0,
         "schedule": "poly",
         "batch_size": 12,
