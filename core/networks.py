@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 
 class SmallResNet(nn.Module):
@@ -94,6 +95,32 @@ class EfficientNetLite(nn.Module):
         """Return logits (N, num_classes) for images (N, 3, 224, 224), (pixel - 127) / 128."""
         x = self.avgpool(self.features(images)).flatten(1)
         return self.classifier(self.dropout(x))
+
+
+class LiteFeatures(nn.Module):
+    """The first `levels` maps of EfficientNet-Lite0 at strides 8, 16 and 32, no classifier."""
+
+    WIDTHS = (40, 112, 320)
+    ENDS = (5, 11, 16)  # the last block of each stride
+
+    def __init__(self, levels: int = 3) -> None:
+        super().__init__()
+        self.widths, self.ends = self.WIDTHS[:levels], self.ENDS[:levels]
+        self.stride = 4 * 2**levels  # of the coarsest map
+        self.features = EfficientNetLite().features[: self.ends[-1] + 1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of normalised images (I, 3, H, W), each (I, C, H/stride, W/stride).
+
+        Sides that a stride does not divide are rounded up, with zeros at the right and bottom.
+        """
+        height, width = images.shape[2:]
+        images, maps = pad(images, (0, -width % self.stride, 0, -height % self.stride)), []
+        for place, block in enumerate(self.features):
+            images = block(images)
+            if place in self.ends:
+                maps.append(images)
+        return tuple(maps)
 
 
 class _LiteBlock(nn.Module):

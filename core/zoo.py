@@ -216,6 +216,24 @@ def open_model(
     return _download(name, weights or "DEFAULT", num_classes, recipe)
 
 
+def fill_backbone(
+    backbone: nn.Module, name: str, weights: Path | None, place: Callable[[str], str]
+) -> None:
+    """Fill a features network with what it shares with the classifier `name`.
+
+    `weights` is a file of the classifier or of the features network itself, or None for the
+    classifier's default; `place` tells where a tensor of the classifier stands in the backbone.
+    Raises what `open_model` raises.
+    """
+    own = backbone.state_dict()
+    if weights is not None and set(state := read_state_dict(weights)) == set(own):
+        load_into(backbone, state, weights)
+        return
+    model, _ = open_model(name, None if weights is None else str(weights), None, None, False)
+    state = {place(key): value for key, value in model.state_dict().items()}
+    load_into(backbone, {key: value for key, value in state.items() if key in own}, name)
+
+
 def _factory_spec(factory: Callable[..., nn.Module]) -> InputSpec:
     """Return the factory's attribute `input_spec` (a dict of InputSpec fields), or the default."""
     return InputSpec(**getattr(factory, "input_spec", {}))

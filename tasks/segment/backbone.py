@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ...core.checkpoint import load_into, read_state_dict
 from ...core.errors import UsageError
 from ...core.inputs import InputSpec
-from ...core.networks import EfficientNetLite
-from ...core.zoo import input_spec, open_model
+from ...core.networks import LiteFeatures
+from ...core.zoo import fill_backbone, input_spec
 from .config import Backbone
 
 
@@ -73,54 +72,41 @@ class DilatedResNet(nn.Module):
         return self.layer4(fourth), fourth, third
 
 
-class LiteFeatures(nn.Module):
-    """EfficientNet-Lite0 at strides 32, 16 and 8, the coarser two enlarged to stride 8."""
+class LiteLevels(LiteFeatures):
+    """EfficientNet-Lite0's maps on one grid: the coarser two are enlarged to stride 8."""
 
     channels = (320, 112, 40)
-    ENDS = (16, 11, 5)  # the last block of each level
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = EfficientNetLite().features[: max(self.ENDS) + 1]
         self.spec = input_spec("efficientnet_lite0")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return levels (5, 4, 3) of normalised images, each (I, C, S/8, S/8)."""
-        found, x = {}, images
-        for place, block in enumerate(self.features):
-            x = block(x)
-            if place in self.ENDS:
-                found[place] = x
-        fifth, fourth, third = (found[place] for place in self.ENDS)
+        third, *coarser = super().forward(images)
         size = third.shape[2:]
-        larger = (interpolate(x, size, mode="bilinear") for x in (fifth, fourth))
+        larger = (interpolate(x, size, mode="bilinear") for x in reversed(coarser))
         return (*larger, third)
 
 
-AnyBackbone = Mini | DilatedResNet | LiteFeatures
+AnyBackbone = Mini | DilatedResNet | LiteLevels
 
 
 def make_backbone(name: Backbone) -> AnyBackbone:
     """Return the untrained features network."""
     if name == "mini":
         return Mini()
-    return LiteFeatures() if name == "efficientnet_lite0" else DilatedResNet(name)
+    return LiteLevels() if name == "efficientnet_lite0" else DilatedResNet(name)
 
 
 def load_pretrained(backbone: AnyBackbone, name: Backbone, weights: Path | None) -> None:
     """Fill a backbone with the weights of an ImageNet classifier: a file, or its usual ones.
 
-    Raises `UsageError` for mini, which has none, and what `core.zoo.open_model` raises.
+    Raises `UsageError` for mini, which has none, and what `core.zoo.fill_backbone` raises.
     """
     if name == "mini":
         raise UsageError("--weights: the backbone mini has no pretrained weights", "leave it out")
-    own = backbone.state_dict()
-    if weights is not None and set(state := read_state_dict(weights)) == set(own):
-        load_into(backbone, state, weights)
-        return
-    model, _ = open_model(name, None if weights is None else str(weights), None, None, False)
-    state = {_place(key): value for key, value in model.state_dict().items()}
-    load_into(backbone, {key: value for key, value in state.items() if key in own}, name)
+    fill_backbone(backbone, name, weights, _place)
 
 
 def _place(key: str) -> str:

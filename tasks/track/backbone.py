@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ...core.inputs import InputSpec
+from ...core.networks import LiteFeatures
+from ...core.zoo import fill_backbone, input_spec
 from .deformable import Shapes
 from .geometry import embed_grid
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Levels(NamedTuple):
@@ -55,31 +58,54 @@ class ConvNet(nn.Sequential):
 class ResNet(nn.Module):
     """A torchvision ResNet whose batch statistics never change; strides 8, 16, 32."""
 
-    def __init__(self, depth: int) -> None:
-        from torchvision.models import resnet18, resnet50
+    def __init__(self, name: str, levels: int) -> None:
+        from torchvision.models import get_model
         from torchvision.models._utils import IntermediateLayerGetter
         from torchvision.ops import FrozenBatchNorm2d
 
         super().__init__()
-        build = resnet50 if depth == 50 else resnet18
-        names = {"layer2": "0", "layer3": "1", "layer4": "2"}
-        self.body = IntermediateLayerGetter(build(norm_layer=FrozenBatchNorm2d), names)
-        self.widths = (512, 1024, 2048) if depth == 50 else (128, 256, 512)
+        kept = {f"layer{stage + 2}": str(stage) for stage in range(min(levels, 3))}
+        net = get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
+        self.body = IntermediateLayerGetter(net, kept)
+        widths = (512, 1024, 2048) if name == "resnet50" else (128, 256, 512)
+        self.widths = widths[: len(kept)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of stages 3 to 5 (conv3_x, conv4_x, conv5_x)."""
         return list(self.body(images).values())
 
 
+class Lite(LiteFeatures):
+    """EfficientNet-Lite0 whose batch statistics never change."""
+
+    def train(self, mode: bool = True) -> Lite:
+        """Set the mode of everything but the normalisations."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        return self
+
+
+def make_backbone(name: str, levels: int, width: int) -> ConvNet | ResNet | Lite:
+    """Return the untrained features network; `width` is conv's alone."""
+    if name == "conv":
+        return ConvNet(width)
+    return Lite(min(levels, 3)) if name == "efficientnet_lite0" else ResNet(name, levels)
+
+
+def load_pretrained(backbone: nn.Module, name: str, weights: Path | None) -> None:
+    """Fill a backbone with the weights of an ImageNet classifier: a file, or its usual ones."""
+    prefix = "" if name == "efficientnet_lite0" else "body."
+    fill_backbone(backbone, name, weights, lambda key: prefix + key)
+
+
 class Pyramid(nn.Module):
     """Backbone, projections to one width, position and level embeddings."""
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, backbone: str, dim: int, levels: int, width: int = 16) -> None:
         super().__init__()
-        self.backbone = ResNet(int(backbone[6:])) if backbone != "conv" else ConvNet(width)
+        self.backbone = make_backbone(backbone, levels, width)
         projections: list[nn.Module] = []
         before = self.backbone.widths
         for level in range(levels):
@@ -90,21 +116,23 @@ class Pyramid(nn.Module):
             projections.append(nn.Sequential(layer, nn.GroupNorm(32, dim)))
         self.input_proj = nn.ModuleList(projections)
         self.level_embed = nn.Parameter(torch.randn(levels, dim))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        self.spec = InputSpec() if backbone == "conv" else input_spec(backbone)
 
-    def forward(self, images: Tensor, extent: Tensor | None = None) -> Levels:
-        """Return the levels of images (B, 3, H, W) in [0, 1].
+    def see(self, images: Tensor) -> list[Tensor]:
+        """Return the backbone's maps (B, C, h, w) of images (B, 3, H, W) in [0, 1]."""
+        return list(self.backbone(self.spec.normalise(images)))
+
+    def forward(self, maps: Sequence[Tensor], extent: Tensor | None = None) -> Levels:
+        """Return the levels of the maps that `see` gives.
 
         `extent` (B, 2): the share (width, height) of each image that is no padding (None: all).
         """
-        maps = self.backbone((images - self.mean) / self.deviation)
         planes: list[Tensor] = []
         for level, project in enumerate(self.input_proj):
             first_extra = level == len(maps)
             source = maps[level] if level < len(maps) else maps[-1] if first_extra else planes[-1]
             planes.append(project(source))
-        full = images.new_ones(len(images), 2)
+        full = planes[0].new_ones(len(planes[0]), 2)
         share = full if extent is None else extent
         dim = planes[0].shape[1]
         shapes = [(plane.shape[2], plane.shape[3]) for plane in planes]

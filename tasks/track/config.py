@@ -27,9 +27,9 @@ class ModelOptions(Config):
     """The network; a checkpoint holds them."""
 
     backbone: Annotated[
-        Literal["conv", "resnet18", "resnet50"],
+        Literal["conv", "efficientnet_lite0", "resnet18", "resnet50"],
         Flag("--backbone", panel=MODEL),
-        Field(description="Image features; conv is small, for CPUs."),
+        Field(description="Image features: conv from scratch, the others trained on ImageNet."),
     ] = "conv"
     width: Annotated[
         int, Flag("--width", panel=TUNING), Field(ge=8, le=256, multiple_of=8,
@@ -178,7 +178,7 @@ class ClipOptions(Config):
     cache_gb: Annotated[
         float,
         Flag("--cache-gb", panel=TUNING),
-        Field(ge=0, le=1000, description="Encoder memory kept by --stage track; 0: none."),
+        Field(ge=0, le=1000, description="Memory for what frozen parts make of frames; 0: none."),
     ] = 1.0
 
 
@@ -221,6 +221,16 @@ class TrainConfig(ModelOptions, ClipOptions, ResumeOption):
         Flag("--init", metavar="FILE"),
         Field(description="Weights to start from; --stage track re-initialises their decoder."),
     ] = None
+    random_init: Annotated[
+        bool,
+        Flag("--random-init", panel=MODEL),
+        Field(description="Start the backbone from random numbers (for tests)."),
+    ] = False
+    fine_tune: Annotated[
+        bool,
+        Flag("--fine-tune"),
+        Field(description="Train a pretrained backbone as well; else it stays frozen."),
+    ] = False
     val: Annotated[
         float,
         Flag("--val"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,27 +43,44 @@ class Footage:
         return Truth(boxes, torch.from_numpy(found.category - 1), identity)
 
 
-class MemoryCache:
-    """Encoder memory of frames, as the frozen encoder made it, in half precision."""
+Frozen = list[Tensor] | Memory  # the backbone's maps, or the encoder's memory
 
-    def __init__(self, model: ColTrack, most_bytes: float) -> None:
-        self.model, self.left = model, most_bytes
-        self.kept: dict[tuple[int, int, bool], Memory] = {}
+
+class FrozenCache:
+    """What the frozen parts of the network make of frames, in half precision.
+
+    That is the encoder's memory where the `encoder` is frozen too, else the backbone's maps.
+    """
+
+    def __init__(self, model: ColTrack, encoder: bool, most_bytes: float) -> None:
+        self.model, self.encoder, self.left = model, encoder, most_bytes
+        self.kept: dict[tuple[int, int, bool], Frozen] = {}
 
     @torch.no_grad()
-    def get(self, key: tuple[int, int, bool], image: Tensor) -> Memory:
-        """Return the memory (B = 1, on the CPU) of the image with this key."""
+    def get(self, key: tuple[int, int, bool], image: Tensor) -> Frozen:
+        """Return what was made (B = 1, on the CPU) of the image with this key."""
         if key in self.kept:
             return self.kept[key]
-        device = next(self.model.parameters()).device
-        found = self.model.encode(image[None].to(device))
+        images = image[None].to(next(self.model.parameters()).device)
+        found = self.model.encode(images) if self.encoder else self.model.pyramid.see(images)
         # Rounded whether it is kept or not: a resumed run sees the same numbers.
-        memory = found._replace(tokens=found.tokens.half().cpu(), extent=found.extent.cpu())
-        size = memory.tokens.numel() * 2
+        small = _combined([found], lambda same: same[0].half().cpu())
+        values = [small.tokens] if isinstance(small, Memory) else small
+        size = sum(value.nbytes for value in values)
         if self.left >= size:
-            self.kept[key] = memory
+            self.kept[key] = small
             self.left -= size
-        return memory
+        return small
+
+
+def _combined(parts: Sequence[Frozen], combine: Callable[[Sequence[Tensor]], Tensor]) -> Frozen:
+    """Combine what belongs together of several frames' maps or memories."""
+    memories = [part for part in parts if isinstance(part, Memory)]
+    if memories:
+        tokens, extents = [m.tokens for m in memories], [m.extent for m in memories]
+        return memories[0]._replace(tokens=combine(tokens), extent=combine(extents))
+    maps = [part for part in parts if not isinstance(part, Memory)]
+    return [combine(levels) for levels in zip(*maps, strict=True)]
 
 
 class Clips:
@@ -78,7 +95,7 @@ class Clips:
         footage: Sequence[Footage],
         model_options: ModelOptions,
         options: ClipOptions,
-        cache: MemoryCache | None = None,
+        cache: FrozenCache | None = None,
     ) -> None:
         self.footage, self.size, self.options, self.cache = (
             footage,
@@ -146,7 +163,7 @@ class Clips:
         return Transformed(images, [item.truth(place) for place in places])
 
     def _cached(self, item: Footage, places: Sequence[int], generator: torch.Generator) -> Clip:
-        """Return a clip of encoder memory; a mirror image has a memory of its own."""
+        """Return a clip as the frozen parts see it; a mirror image is a frame of its own."""
         assert self.cache is not None
         flip = self.options.augment == "flip" and _chance(0.5, generator)
         clip = self._load(item, places)
@@ -155,13 +172,11 @@ class Clips:
             self.cache.get((item.number, place, flip), image)
             for place, image in zip(places, clip.images, strict=True)
         ]
-        tokens = torch.cat([part.tokens for part in parts]).float()
-        extent = torch.cat([part.extent for part in parts])
-        return Clip(None, Memory(tokens, parts[0].shapes, None, extent), clip.truths)
+        return Clip(_combined(parts, lambda same: torch.cat(list(same)).float()), clip.truths)
 
 
 def _finish(clip: Transformed) -> Clip:
-    return Clip(clip.images, None, clip.truths)
+    return Clip(clip.images, clip.truths)
 
 
 def _chance(share: float, generator: torch.Generator) -> bool:

@@ -17,9 +17,10 @@ from ...core.report import write_report
 from ...core.results import Result, Table
 from ...core.runtime import Runtime, start
 from ...core.training import Fitted, Run, fit
+from .backbone import load_pretrained
 from .checkpoint import Trained, open_trained, save_model
 from .config import ClipOptions, ModelOptions, PostOptions, TrackTrainOptions, TrainConfig
-from .data import Clips, Footage, MemoryCache, make_footage
+from .data import Clips, Footage, FrozenCache, make_footage
 from .follow import follow_queries
 from .metrics import Scores, score_sequence
 from .model import ColTrack
@@ -33,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "backbone": "resnet50", "dim": 256, "ffn": 2048, "levels": 4, "encoder_layers": 6,
         "decoder_layers": 6, "queries": 300, "size": 1440, "augment": "full", "mosaic": 1.0,
         "mixup": 1.0, "epochs": 60, "lr": 1e-4, "schedule": "step", "decay_at": 5 / 6,
+        "fine_tune": True,
     },
 }  # fmt: skip
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
@@ -126,8 +128,13 @@ def _part(config: TrainConfig, kind: type[Any]) -> dict[str, Any]:
 def _start_model(config: TrainConfig, runtime: Runtime) -> ColTrack:
     torch.manual_seed(runtime.seed)
     model = ColTrack(ModelOptions(**_part(config, ModelOptions)))
+    pretrained = config.backbone != "conv" and not config.random_init
     if config.init is not None:
         load_into(model, open_trained(config.init).model.state_dict(), config.init)
+    elif pretrained:
+        load_pretrained(model.pyramid.backbone, config.backbone, None)
+    if pretrained and not config.fine_tune:
+        model.pyramid.backbone.requires_grad_(False)
     if config.stage == "track":
         model.stage_two()
     return model
@@ -150,10 +157,13 @@ def fit_clips(
     the threshold that reached it is kept), else the lowest loss. `engine` goes on to
     `core.training.fit`.
     """
-    frozen = clips.stage == "track" and clips.cache_gb > 0 and clips.augment != "full"
-    cache = MemoryCache(model, clips.cache_gb * 2**30) if frozen else None
+    encoder = clips.stage == "track"
+    frozen = encoder or not any(p.requires_grad for p in model.pyramid.backbone.parameters())
+    cache = None
+    if frozen and clips.cache_gb > 0 and clips.augment != "full":
+        cache = FrozenCache(model, encoder, clips.cache_gb * 2**30)
     if cache is not None and runtime.workers:
-        raise UsageError("--workers: encoder memory is kept in one process", "add --cache-gb 0")
+        raise UsageError("--workers: frozen features are kept in one process", "add --cache-gb 0")
 
     def evaluate(candidate: nn.Module) -> dict[str, float]:
         assert isinstance(candidate, ColTrack)

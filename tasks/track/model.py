@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,7 +117,17 @@ class ColTrack(nn.Module):
 
         `extent` (B, 2): the share (width, height) of each image that is no padding.
         """
-        levels: Levels = self.pyramid(images, extent)
+        return self._remember(self.pyramid(self.pyramid.see(images), extent))
+
+    def remember(self, frames: Tensor | Sequence[Tensor] | Memory) -> Memory:
+        """Return the memory of whole frames: of images, of the backbone's maps, or as it is."""
+        if isinstance(frames, Memory):
+            return frames
+        if isinstance(frames, Tensor):
+            return self.encode(frames)
+        return self._remember(self.pyramid(frames))
+
+    def _remember(self, levels: Levels) -> Memory:
         return Memory(self.encoder(levels), levels.shapes, levels.padding, levels.extent)
 
     def decode(

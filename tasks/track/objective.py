@@ -20,10 +20,10 @@ from .queries import Denoising, TrackQueries
 
 
 class Clip(NamedTuple):
-    """Frames of one video in order: `images` (L, 3, H, W), or the encoder's `memory` of them."""
+    """Frames of one video in order: images (L, 3, H, W), or what frozen parts made of them: the
+    backbone's maps, or the encoder's memory."""
 
-    images: Tensor | None
-    memory: Memory | None
+    frames: Tensor | list[Tensor] | Memory
     truths: list[Truth]
 
 
@@ -82,10 +82,7 @@ class ClipLoss(Objective):
 
     def clip(self, clip: Clip) -> dict[str, Tensor]:
         """Return the losses of one clip."""
-        memory = clip.memory
-        if memory is None:
-            assert clip.images is not None
-            memory = self.model.encode(clip.images)
+        memory = self.model.remember(clip.frames)
         sums, tracks = Sums(), self.model.no_tracks(memory.tokens.device)
         for place, truth in enumerate(clip.truths):
             denoising = make_denoising(

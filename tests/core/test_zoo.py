@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from mlkit.core import zoo
 from mlkit.core.errors import CheckpointError, UsageError
+from mlkit.core.networks import SmallResNet
 from mlkit.tasks.prune.zoo import open_model as open_prune
 
 from ..tasks.prune.helpers import build
@@ -133,3 +135,17 @@ def test_published_efficientnet_weights_load() -> None:
     model, recipe = zoo.open_model("efficientnet_lite0", None, None, None, False)
     assert sum(p.numel() for p in model.parameters()) == 4_652_008
     assert recipe.input.mean == (127 / 255,) * 3
+
+
+def test_a_backbone_takes_what_it_shares_with_a_classifier(tmp_path: Path) -> None:
+    features = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False))
+    classifier = SmallResNet(10, 3)
+    torch.save(classifier.state_dict(), tmp_path / "c.pth")
+    place = {"conv1.weight": "0.weight"}
+    zoo.fill_backbone(features, "small_resnet", tmp_path / "c.pth", lambda key: place.get(key, key))
+    assert torch.equal(features[0].weight, classifier.conv1.weight)
+    torch.save({"0.weight": torch.ones(16, 3, 3, 3)}, tmp_path / "own.pth")
+    zoo.fill_backbone(features, "small_resnet", tmp_path / "own.pth", str)
+    assert bool((features[0].weight == 1).all())
+    with pytest.raises(CheckpointError, match="no weights of its own"):
+        zoo.fill_backbone(features, "small_resnet", None, str)

@@ -16,7 +16,7 @@ from mlkit.tasks.segment.attention import (
     pool_tokens,
     pool_words,
 )
-from mlkit.tasks.segment.backbone import LiteFeatures, Mini, make_backbone, spatial_map
+from mlkit.tasks.segment.backbone import LiteLevels, Mini, make_backbone, spatial_map
 from mlkit.tasks.segment.config import ModelOptions
 from mlkit.tasks.segment.fusion import GatedFusion, SumFusion
 from mlkit.tasks.segment.losses import Referring, batch_iou, penalised
@@ -299,7 +299,7 @@ def test_backbones_give_three_levels_on_one_grid(name: Any, stride: int) -> None
 
 def test_levels_of_the_lite_network_are_its_own_stages() -> None:
     torch.manual_seed(11)
-    backbone = LiteFeatures().eval()
+    backbone = LiteLevels().eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         x, seen = images, []

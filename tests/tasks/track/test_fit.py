@@ -11,11 +11,13 @@ import torch
 
 from mlkit.core.errors import CheckpointError, DataError, InterruptedRun, UsageError
 from mlkit.core.options import RunOptions
+from mlkit.core.runtime import start
 from mlkit.tasks.track import fit
 from mlkit.tasks.track.augment import GREY, Transformed, augment, mixup, mosaic, recolour, warp
 from mlkit.tasks.track.checkpoint import load, open_trained, rename, save_model
 from mlkit.tasks.track.config import ClipOptions, TrackTrainOptions, TrainConfig
-from mlkit.tasks.track.data import Clips, MemoryCache, make_footage
+from mlkit.tasks.track.data import Clips, FrozenCache, make_footage
+from mlkit.tasks.track.decoder import Memory
 from mlkit.tasks.track.losses import Truth
 from mlkit.tasks.track.sequence import open_sequence
 
@@ -64,13 +66,13 @@ def test_clips_keep_to_one_interval_and_their_sequence(sequence: Path) -> None:
 def test_clips_hold_images_and_boxes_of_their_frames(sequence: Path) -> None:
     source = clips(sequence, max_interval=1)
     [clip] = source.fetch(torch.tensor([2]), torch.Generator())
-    assert clip.images is not None
-    assert clip.images.shape == (3, 3, 43, 64)
+    assert isinstance(clip.frames, torch.Tensor)
+    assert clip.frames.shape == (3, 3, 43, 64)
     assert clip.truths[0].boxes[0].tolist() == pytest.approx(
         [(22 + 7) / 96, 15 / 64, 14 / 96, 20 / 64]
     )
     x, y = (clip.truths[0].boxes[0, :2] * torch.tensor((64, 43))).long().tolist()
-    assert clip.images[0, :, y, x].tolist() == pytest.approx(
+    assert clip.frames[0, :, y, x].tolist() == pytest.approx(
         [40 / 255, 60 / 255, 200 / 255], abs=0.05
     )
 
@@ -118,24 +120,63 @@ def test_full_augmentation_keeps_identities_over_a_clip(sequence: Path) -> None:
 
 def test_cached_memory_is_what_the_encoder_gives(sequence: Path) -> None:
     model = tiny_model()
-    cache = MemoryCache(model, 1e9)
+    cache = FrozenCache(model, True, 1e9)
     info = open_sequence(sequence)
     options = ClipOptions(stage="track", clip_length=3, augment="flip", max_interval=1)
     source = Clips(make_footage([(info, info.truth())], 1), TINY, options, cache)
     for seed in range(4):
         [clip] = source.fetch(torch.tensor([0]), torch.Generator().manual_seed(seed))
-        assert clip.memory is not None
-        assert len(clip.memory.tokens) == 3
+        assert isinstance(clip.frames, Memory)
+        assert len(clip.frames.tokens) == 3
     assert len(cache.kept) == 6  # three frames and their mirror images
-    plain = clips(sequence, max_interval=1).fetch(torch.tensor([0]), torch.Generator())[0].images
-    assert plain is not None
+    plain = clips(sequence, max_interval=1).fetch(torch.tensor([0]), torch.Generator())[0].frames
+    assert isinstance(plain, torch.Tensor)
     with torch.no_grad():
         wanted = model.encode(plain).tokens
-    found = torch.cat([cache.kept[0, place, False].tokens for place in range(3)])
+    kept = [cache.kept[0, place, False] for place in range(3)]
+    found = torch.cat([memory.tokens for memory in kept if isinstance(memory, Memory)])
     assert torch.allclose(found.float(), wanted, atol=1e-2)
-    full = MemoryCache(model, 0)
+    full = FrozenCache(model, True, 0)
     full.get((0, 0, False), plain[0])
     assert not full.kept
+
+
+def test_a_frozen_backbone_is_kept_as_maps_and_stays_as_it_was(sequence: Path) -> None:
+    torch.manual_seed(4)
+    model = tiny_model(backbone="efficientnet_lite0")
+    model.pyramid.backbone.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cache = FrozenCache(model, False, 1e9)
+    info = open_sequence(sequence)
+    footage = make_footage([(info, info.truth())], 1)
+    options = ClipOptions(stage="joint", clip_length=3, augment="none", max_interval=1)
+    [clip] = Clips(footage, model.options, options, cache).fetch(
+        torch.tensor([0]), torch.Generator()
+    )
+    assert [tuple(level.shape) for level in clip.frames] == [(3, 40, 6, 8), (3, 112, 3, 4)]
+    plain = clips(sequence, max_interval=1).fetch(torch.tensor([0]), torch.Generator())[0].frames
+    assert isinstance(plain, torch.Tensor)
+    with torch.no_grad():
+        wanted, found = model.remember(plain).tokens, model.remember(clip.frames).tokens
+    assert torch.allclose(found, wanted, atol=2e-2)
+    fit.fit_clips(model, footage, options, STEPS, start(RUN))
+    after = model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert not any(name.startswith("pyramid.backbone") for name in changed)
+
+
+def test_a_backbone_starts_at_imagenet_and_stays_there_or_learns(sequence: Path) -> None:
+    from mlkit.core.zoo import open_model
+
+    classifier, _ = open_model("efficientnet_lite0", None, None, None, False)
+    wanted = classifier.state_dict()["features.3.expand.0.weight"]
+    name = "pyramid.backbone.features.3.expand.0.weight"
+    for options in ({}, {"fine_tune": True}, {"random_init": True}):
+        given = config(sequence, "x", backbone="efficientnet_lite0", **options)
+        model = fit._start_model(given, start(RUN))
+        assert torch.equal(model.state_dict()[name], wanted) == ("random_init" not in options)
+        assert model.get_parameter(name).requires_grad == bool(options)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -119,7 +119,7 @@ def clip_loss(model: ColTrack, truths: list[Truth], options: ClipOptions) -> dic
         tokens=memory.tokens.repeat(len(truths), 1, 1),
         extent=memory.extent.repeat(len(truths), 1, 1),
     )
-    return ClipLoss(model, options)([Clip(None, repeated, truths)])
+    return ClipLoss(model, options)([Clip(repeated, truths)])
 
 
 def test_permuting_detect_queries_changes_nothing() -> None:
@@ -274,7 +274,7 @@ def test_a_clip_is_learnt_by_heart() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     first = last = 0.0
     for _ in range(60):
-        loss = objective([Clip(images, None, truths)])["loss"]
+        loss = objective([Clip(images, truths)])["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
