@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fine_tune": True,
     },
 }  # fmt: skip
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
 SHAPES = ("backbone", "width", "dim", "heads", "levels", "encoder_layers", "decoder_layers",
           "encoder_points", "decoder_points", "ffn", "queries", "irm", "classes")  # fmt: skip
 
