@@ -204,9 +204,10 @@ def times(sheet: Sheet, column: str) -> pl.Expr:
     """
     head = collect(Sheet(sheet.name, sheet.frame.head(1000), (), False, ""), [text(column)])
     sample = head.to_series().drop_nulls()
+    decimal = text(column).cast(pl.Float64, strict=False)
     kinds: list[pl.Expr] = [
         text(column).cast(pl.Int64, strict=False),
-        text(column).cast(pl.Float64, strict=False),
+        pl.when(decimal.is_finite()).then(decimal),
         _iso(column),
     ]
     return max(kinds, key=lambda kind: sample.to_frame().select(kind).to_series().count())

@@ -59,11 +59,12 @@ def pretrain(
     runtime = start(run_options or RunOptions())
     run = Run.open(config.out, config.resume)
     clip = part(config, ClipOptions)
-    found = read_videos(open_set(config.videos), config, run.folder, runtime, progress)
+    videos = open_set(config.videos)
+    settings = run.record("pretrain", runtime, config, training)
+    found = read_videos(videos, config, run.folder, runtime, progress)
     short = check_lengths(found.footage, clip, progress)
     if config.clips == 1:
         progress.warn("--clips 1: both views show the same frames (the control without time)")
-    settings = run.record("pretrain", runtime, config, training)
     content = {
         **describe(config),
         "method": part(config, MethodOptions).to_dict(),

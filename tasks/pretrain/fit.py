@@ -72,13 +72,13 @@ def train(
     run = Run.open(config.out, config.resume)
     trained = _encoder(config)
     config = config.model_copy(update=trained.options())
+    settings = run.record("train pretrain", runtime, config, training)
     data = _open(config, config.data, run, runtime, progress)
     labels, classes = class_numbers(_labels(data, config.data), str(config.data))
     check_lengths(data.footage, trained.clip, progress)
     val = None if config.val is None else _open(config, config.val, run, runtime, progress)
     if val is None:
         progress.warn("without --val the last weights are kept; nothing tells which are best")
-    settings = run.record("train pretrain", runtime, config, training)
     content = {
         **describe(config),
         "classes": classes,

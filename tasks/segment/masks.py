@@ -16,6 +16,7 @@ from ...core.errors import DataError
 from ...core.media import read_image
 
 Mask = NDArray[np.bool_]
+FARTHEST = 1e6  # pixels that a corner may lie from the photograph's own
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def parse_mask(value: Any, folder: Path, where: str) -> AnyMask:
     if isinstance(value, dict) and {"size", "counts"} <= set(value):
         return _parse_runs(value, where)
     if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
-        outlines = tuple(tuple(float(x) for x in part) for part in value)
-        if all(len(part) >= 6 and len(part) % 2 == 0 for part in outlines):
-            return Polygons(outlines)
+        places = [x for part in value for x in part]
+        sound = all(isinstance(x, int | float) and abs(x) <= FARTHEST for x in places)
+        if sound and all(len(part) >= 6 and len(part) % 2 == 0 for part in value):
+            return Polygons(tuple(tuple(float(x) for x in part) for part in value))
     raise DataError(
         f"{where}: not a mask: {str(value)[:60]}", "write a PNG's path, COCO's RLE or polygons"
     )

@@ -45,7 +45,7 @@ def track(
     places = info.choose(config.fps, config.every, progress)
     given = None if config.det is None else _given(config, info)
     if config.method == "coltrack":
-        trained = open_trained(config.weights, runtime.device)
+        trained = open_trained(config.weights, runtime.device, given=config.det is not None)
         _fits(config, trained)
         found = follow_queries(trained, info, places, config, runtime, given, progress)
         names = trained.options.class_names

@@ -18,7 +18,9 @@ from .config import ModelOptions
 from .model import ColTrack
 
 METHOD = "track"
-EMBEDDED = Path(__file__).parent / "weights" / "small.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+# Of networks that find their objects, and of networks that start at given boxes.
+EMBEDDED = {False: WEIGHTS / "people.safetensors", True: WEIGHTS / "boxes.safetensors"}
 THRESH = 0.6  # of the paper
 COCO_CLASSES = 91  # the published head; its class 0 means nothing, 1 is a pedestrian
 
@@ -88,15 +90,18 @@ def save_model(path: str | Path, model: ColTrack, content: dict[str, Any]) -> No
 
 
 def open_trained(
-    path: str | Path | None, device: str | torch.device = "cpu", **changed: Any
+    path: str | Path | None,
+    device: str | torch.device = "cpu",
+    *,
+    given: bool = False,
+    **changed: Any,
 ) -> Trained:
-    """Return the network in a file of mlkit or a published .pth; None: the embedded one.
+    """Return the network in a file of mlkit or a published .pth.
 
-    `changed` options must leave all shapes as they are. Raises `CheckpointError` otherwise.
+    None: the embedded one, which starts at `given` boxes or finds its objects itself. `changed`
+    options must leave all shapes as they are. Raises `CheckpointError` otherwise.
     """
-    if path is None:
-        path = EMBEDDED
-    path = Path(path)
+    path = EMBEDDED[given] if path is None else Path(path)
     if path.suffix != ".safetensors" or not checkpoint.is_checkpoint(path):
         return _open_published(path, device)
     tensors, metadata = checkpoint.load(path, METHOD)

@@ -46,7 +46,7 @@ def evaluate(
     stored = _stored(config, truths)
     trained = None
     if config.results is None and "coltrack" in config.trackers:
-        trained = open_trained(config.weights, runtime.device)
+        trained = open_trained(config.weights, runtime.device, given=config.det is not None)
         trained.require(config.det)
     trackers = config.trackers if config.results is None else [config.results.name]
     table: dict[str, dict[int, dict[str, Scores]]] = {name: {} for name in trackers}

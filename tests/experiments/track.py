@@ -50,6 +50,7 @@ TRAINING = (("MOT16-11", 450), ("PETS09-S2L1", 400), ("TUD-Campus", 71), ("KITTI
 # What each arm changes: the network's options, the clips' options.
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full": ({}, {}),
+    "imagenet": ({"backbone": "efficientnet_lite0"}, {}),
     "single query": ({"bank": 1}, {}),
     "no refinement": ({"irm": False}, {}),
     "no blocking": ({"blocking": False}, {}),
@@ -159,9 +160,17 @@ def train_association(data: Path, arm: str, seed: int, runtime: Runtime) -> ColT
         footage.append(Footage(info, rows, range(last), number))
     torch.manual_seed(seed)
     model = ColTrack(ModelOptions(**{"encoder_layers": 0, "size": 224, **network}))
+    start_backbone(model)
     options = {"proposals": True, "box_noise": 0.0, "max_interval": 30, "noise_pairs": 0, **clips}
     fit_with(model, footage, ClipOptions(**options), seed, runtime, lr=4e-4)
     return model
+
+
+def start_backbone(model: ColTrack) -> None:
+    """Fill the backbone with ImageNet weights and freeze it, where it has any."""
+    if model.options.backbone != "conv":
+        load_pretrained(model.pyramid.backbone, model.options.backbone, None)
+        model.pyramid.backbone.requires_grad_(False)
 
 
 def fit_with(
@@ -244,10 +253,8 @@ def make_videos(data: Path, folder: Path) -> list[Videos]:
 def train_stages(footage: list[Footage], seed: int, runtime: Runtime) -> tuple[ColTrack, ColTrack]:
     """Train the detector on a frozen ImageNet backbone, then the tracker on its frozen encoder."""
     torch.manual_seed(seed)
-    backbone = "efficientnet_lite0"
-    model = ColTrack(ModelOptions(backbone=backbone, size=256))
-    load_pretrained(model.pyramid.backbone, backbone, None)
-    model.pyramid.backbone.requires_grad_(False)
+    model = ColTrack(ModelOptions(backbone="efficientnet_lite0", size=256))
+    start_backbone(model)
     fit_with(model, footage, ClipOptions(stage="detect", noise_pairs=30), seed, runtime, lr=4e-4)
     detector = copy.deepcopy(model)
     model.stage_two()

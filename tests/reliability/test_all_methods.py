@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -82,6 +83,28 @@ def test_a_killed_training_ends_with_the_same_bits(
         assert expected.keys() == found.keys()
         for key, tensor in expected.items():
             assert torch.equal(tensor, found[key]), (name, key)
+
+
+@TRAINED
+def test_a_folder_in_which_another_run_writes_is_left_alone(
+    mlkit: Mlkit, place: Path, tmp_path: Path, method: str
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    other = (
+        "import sys; from pathlib import Path; from mlkit.core.files import Hold\n"
+        "hold = Hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", other, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        done = mlkit(*JOBS[method].train.split(), "-o", folder, *ONE_THREAD)
+        process.communicate()
+    assert done.code == 2, done.err
+    assert "is in use by another run" in done.err
+    assert not list(folder.iterdir())
 
 
 # Options under which a step is the mean over its parts, whichever process computes them: nothing
@@ -265,6 +288,97 @@ def test_random_bytes_are_never_a_bug_of_ours(
     check_refused(
         mlkit(*words(JOBS[method].use, file, tmp_path / "out")), tmp_path / "out", "given"
     )
+
+
+# Readers of numbers: what is written before and behind the one that is none, and who reads it.
+NUMBERS = {
+    "forecast-data": ("time,A01,B02\n0,1,2\n1,", ",3\n", ".csv", "check forecast INPUT"),
+    "forecast-graph": (
+        "from,to,distance\nA01,B02,",
+        "\n",
+        ".csv",
+        "check forecast road/speeds.csv -g INPUT",
+    ),
+    "recommend": ("user,item,timestamp\na,x,1\na,y,", "\na,z,3\n", ".csv", "check recommend INPUT"),
+    "track-boxes": (
+        "1,-1,10,10,",
+        ",20,1,-1,-1,-1\n",
+        ".txt",
+        "track seen/synth-0001 --det INPUT --method sort -o OUT/tracks.txt",
+    ),
+    "segment": (
+        '{"image": "photos/0.png", "expression": "the circle", "mask": [[1, 1, 9, 9, 2, ',
+        "]]}\n",
+        ".jsonl",
+        "check segment INPUT",
+    ),
+    "zeroshot-vectors": (
+        "giraffe 0.1 0.2\nokapi 0.3 ",
+        "\n",
+        ".txt",
+        "train zeroshot --nodes induced --classes unseen.txt --semantic INPUT --epochs 1 -o OUT/run",
+    ),
+}
+# No road is infinitely long, and a sensor that is silent writes NaN.
+MEANT = {("forecast-data", "nan"), ("forecast-graph", "inf")}
+
+
+NONE = [(reader, number) for reader in NUMBERS for number in ("nan", "inf", "-inf")]
+
+
+@pytest.mark.parametrize(("reader", "number"), [pair for pair in NONE if pair not in MEANT])
+def test_numbers_that_are_none_are_told(
+    mlkit: Mlkit, place: Path, tmp_path: Path, reader: str, number: str
+) -> None:
+    before, behind, suffix, line = NUMBERS[reader]
+    file = tmp_path / f"given{suffix}"
+    json_name = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[number]
+    file.write_text(before + (json_name if suffix == ".jsonl" else number) + behind)
+    done = mlkit(*words(line, file, tmp_path / "out"))
+    check_refused(done, tmp_path / "out", "given")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("given.npy", "reconstruct ct INPUT -o OUT/slice.png"),
+        ("given.npy", "reconstruct mri INPUT -o OUT/slice.png"),
+        ("given.tiff", "reconstruct image INPUT --scale 2 -o OUT/large.png"),
+        ("given.tiff", "denoise INPUT -o OUT/clean.png"),
+        ("given.tiff", "upscale INPUT -o OUT/big.png"),
+        ("given.npz", "eval pretrain INPUT"),
+        ("given.wav", "transcribe INPUT -o OUT/said.txt"),
+    ],
+)
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(where=st.integers(0, 255), value=st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_samples_that_are_no_numbers_are_told(
+    mlkit: Mlkit, place: Path, tmp_path: Path, name: str, line: str, where: int, value: float
+) -> None:
+    samples = np.full(256, 0.5, np.float32)
+    samples[where] = value
+    file = tmp_path / name
+    square = samples.reshape(16, 16)
+    match file.suffix:
+        case ".npy":
+            np.save(file, square)
+        case ".npz":
+            np.savez(file, features=square, labels=np.arange(16))
+        case ".tiff":
+            Image.fromarray(square).save(file)
+        case ".wav":
+            file.write_bytes(float_wav(samples))
+    check_refused(mlkit(*words(line, file, tmp_path / "out")), tmp_path / "out", "given")
+
+
+def float_wav(samples: np.ndarray) -> bytes:
+    """Return a mono file of 32-bit floats at 8 kHz."""
+    layout = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, 8000, 32000, 4, 32)
+    content = samples.astype("<f4").tobytes()
+    body = b"WAVE" + layout + struct.pack("<4sI", b"data", len(content)) + content
+    return struct.pack("<4sI", b"RIFF", len(body)) + body
 
 
 # --- outputs ---

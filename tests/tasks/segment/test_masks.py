@@ -83,6 +83,10 @@ def test_mask_images(tmp_path: Path) -> None:
     [
         (7, "not a mask"),
         ([[1, 2, 3]], "not a mask"),
+        ([[1, 2, 3, 4, 5, "6"]], "not a mask"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "not a mask"),
+        ([[1, 2, 3, 4, 5, -float("inf")]], "not a mask"),
+        ([[1, 2, 3, 4, 5, 1e300]], "not a mask"),
         ({"size": [2, 2], "counts": [1, 2]}, "do not fill"),
         ({"size": [2, 2], "counts": [-1, 5]}, "do not fill"),
         ({"size": [2, 2], "counts": "~~"}, "damaged"),
