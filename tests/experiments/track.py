@@ -1,7 +1,7 @@
 """Tracking at low frame rates: associations without learning, ColTrack and its ablations.
 
-`STEPS` (environment) sets the training steps of each network, `ARMS` some arms and `EVERY` some
-intervals (between commas); every finished row is printed at once, so that a run that is cut still
+`STEPS` (environment) sets the training steps of each network, `ARMS` some arms, `EVERY` some
+intervals (between commas) and `DECODER` what the second stage starts from; every finished row is printed at once, so that a run that is cut still
 says something.
 """
 
@@ -251,14 +251,20 @@ def make_videos(data: Path, folder: Path) -> list[Videos]:
 
 
 def train_stages(footage: list[Footage], seed: int, runtime: Runtime) -> tuple[ColTrack, ColTrack]:
-    """Train the detector on a frozen ImageNet backbone, then the tracker on its frozen encoder."""
+    """Train the detector on a frozen ImageNet backbone, then the tracker.
+
+    As in the paper the second stage starts a decoder anew on the frozen encoder with DECODER=anew;
+    else, which is soon better, it goes on with all that the detector has learnt.
+    """
     torch.manual_seed(seed)
     model = ColTrack(ModelOptions(backbone="efficientnet_lite0", size=256))
     start_backbone(model)
     fit_with(model, footage, ClipOptions(stage="detect", noise_pairs=30), seed, runtime, lr=4e-4)
     detector = copy.deepcopy(model)
-    model.stage_two()
-    clips = ClipOptions(stage="track", max_interval=16, noise_pairs=30)
+    anew = os.environ.get("DECODER", "kept") == "anew"
+    if anew:
+        model.stage_two()
+    clips = ClipOptions(stage="track" if anew else "joint", max_interval=16, noise_pairs=10)
     fit_with(model, footage, clips, seed, runtime, lr=4e-4)
     return detector, model
 
