@@ -1,8 +1,8 @@
 """Tracking at low frame rates: associations without learning, ColTrack and its ablations.
 
 `STEPS` (environment) sets the training steps of each network, `ARMS` some arms, `EVERY` some
-intervals (between commas) and `DECODER` what the second stage starts from; every finished row is printed at once, so that a run that is cut still
-says something.
+intervals (between commas) and `DECODER` what the second stage starts from; every finished row is
+printed at once, so that a run that is cut still says something.
 """
 
 from __future__ import annotations

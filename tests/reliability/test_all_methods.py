@@ -316,7 +316,7 @@ NUMBERS = {
         "giraffe 0.1 0.2\nokapi 0.3 ",
         "\n",
         ".txt",
-        "train zeroshot --nodes induced --classes unseen.txt --semantic INPUT --epochs 1 -o OUT/run",
+        "train zeroshot --nodes induced --classes unseen.txt --semantic INPUT -o OUT/run",
     ),
 }
 # No road is infinitely long, and a sensor that is silent writes NaN.
