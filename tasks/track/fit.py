@@ -18,7 +18,7 @@ from ...core.results import Result, Table
 from ...core.runtime import Runtime, start
 from ...core.training import Fitted, Run, fit
 from .backbone import load_pretrained
-from .checkpoint import Trained, open_trained, save_model
+from .checkpoint import THRESH, Trained, open_trained, save_model
 from .config import ClipOptions, ModelOptions, PostOptions, TrackTrainOptions, TrainConfig
 from .data import Clips, Footage, FrozenCache, make_footage
 from .follow import follow_queries
@@ -189,9 +189,10 @@ def validate(
     """Track the ends of the sequences at several thresholds, on every and every tenth frame.
 
     Returns {"score": the best mean HOTA of the two, in 0..1, "thresh": its threshold, ...}.
+    Given boxes are those of the truth, whose scores reach any threshold.
     """
     best: dict[str, float] = {"score": -1.0}
-    for thresh in THRESHOLDS:
+    for thresh in (THRESH,) if proposals else THRESHOLDS:
         means = {}
         for every in (1, 10):
             total = Scores()
