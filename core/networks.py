@@ -123,6 +123,13 @@ class LiteFeatures(nn.Module):
         return tuple(maps)
 
 
+def still_norms(module: nn.Module) -> None:
+    """Keep the running statistics of the normalisations, also while training."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
 class _LiteBlock(nn.Module):
     """Inverted residual: expand, depthwise, project; a shortcut where the shapes allow it."""
 

@@ -117,19 +117,6 @@ def _place(key: str) -> str:
     return key
 
 
-def freeze(module: nn.Module) -> None:
-    """Keep the parameters as they are."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-
-
-def still_norms(module: nn.Module) -> None:
-    """Keep the running statistics of the normalisations, also while training."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
-
-
 def spatial_map(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Return (H, W, 8): xmin ymin xmax ymax xc yc in [-1, 1], 1/W, 1/H of every cell."""
     y, x = torch.meshgrid(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ...core.networks import still_norms
 from .attention import CrossModalAttention
-from .backbone import freeze, make_backbone, spatial_map, still_norms
+from .backbone import make_backbone, spatial_map
 from .config import MAX_WORDS, ModelOptions
 from .fusion import GatedFusion, SumFusion
 from .text import PAD
@@ -95,7 +96,7 @@ class Segmenter(nn.Module):
 
     def freeze_backbone(self) -> None:
         """Keep the backbone as it is, its normalisations included."""
-        freeze(self.backbone)
+        self.backbone.requires_grad_(False)
         self.frozen = True
         self.train(self.training)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.inputs import InputSpec
-from ...core.networks import LiteFeatures
+from ...core.networks import LiteFeatures, still_norms
 from ...core.zoo import fill_backbone, input_spec
 from .deformable import Shapes
 from .geometry import embed_grid
@@ -81,9 +81,7 @@ class Lite(LiteFeatures):
     def train(self, mode: bool = True) -> Lite:
         """Set the mode of everything but the normalisations."""
         super().train(mode)
-        for part in self.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.eval()
+        still_norms(self)
         return self
 
 

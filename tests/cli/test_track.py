@@ -62,6 +62,19 @@ def test_the_network_tracks_and_draws(mlkit: Mlkit, place: Path) -> None:
     assert piped.raw == (place / "t.txt").read_bytes()
 
 
+def test_without_weights_the_embedded_networks_work(mlkit: Mlkit, place: Path) -> None:
+    done = mlkit("track", "seq", "--det", "gt", "-o", "t.txt")
+    assert done.code == 0, done.err
+    rows = read_results(place / "t.txt")
+    assert len(rows) == 24
+    assert set(rows.identity.tolist()) == {1, 2}
+    scored = mlkit("eval", "track", "seq", "--det", "gt", "--every", "2", "--json")
+    assert json.loads(scored.out)["metrics"]["coltrack"]["2"]["seq"]["DetA"] == 100
+    found = mlkit("track", "seq", "-o", "u.txt", "--json")  # no people in it, and none are found
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["metrics"]["frames"] == 12
+
+
 def test_given_boxes_go_through_the_network(mlkit: Mlkit, place: Path) -> None:
     command = ["track", "seq", "--weights", "given.safetensors", "-o", "t.txt"]
     done = mlkit(*command, "--det", "gt", "--interpolate", "5", "--smooth", "3")
