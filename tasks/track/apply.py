@@ -16,7 +16,7 @@ from ...core.runtime import start
 from .checkpoint import Trained, open_trained
 from .config import TrackConfig
 from .drawing import write_annotated
-from .follow import Followed, follow_boxes, follow_queries, unit_scores
+from .follow import Followed, follow, unit_scores
 from .formats import Rows, write_results
 from .refine import interpolate, smooth
 from .sequence import SequenceInfo, open_sequence
@@ -44,15 +44,13 @@ def track(
     info = open_sequence(config.input, progress)
     places = info.choose(config.fps, config.every, progress)
     given = None if config.det is None else _given(config, info)
-    if config.method == "coltrack":
-        trained = open_trained(config.weights, runtime.device, given=config.det is not None)
+    names = ["person"]
+    trained = None
+    if config.method == "coltrack" or given is None:
+        trained = open_trained(config.weights, runtime.device, given=given is not None)
         _fits(config, trained)
-        found = follow_queries(trained, info, places, config, runtime, given, progress)
         names = trained.options.class_names
-    else:
-        assert given is not None
-        found = follow_boxes(config.method, info, places, config, given, progress)
-        names = ["person"]
+    found = follow(config.method, trained, info, places, config, runtime, given, progress)
     rows = _selected(config, found.rows, names)
     if config.interpolate:
         rows = interpolate(rows, config.interpolate)

@@ -299,7 +299,10 @@ class TrackConfig(PostOptions, OverwriteOption):
     method: Annotated[
         Method,
         Flag("--method"),
-        Field(description="coltrack, or a baseline on --det boxes."),
+        Field(
+            description="coltrack, or a baseline on the boxes of --det, else on those that the "
+            "network finds in single frames."
+        ),
     ] = "coltrack"
     fps: Annotated[
         float, Flag("--fps"), Field(gt=0, description="Frames per second to look at; default: all.")
@@ -333,10 +336,8 @@ class TrackConfig(PostOptions, OverwriteOption):
 
     @model_validator(mode="after")
     def _fits(self) -> TrackConfig:
-        if self.method != "coltrack" and self.det is None:
-            raise ValueError(f"--method {self.method} needs boxes: add --det FILE, det or gt")
-        if self.method != "coltrack" and self.weights is not None:
-            raise ValueError(f"--method {self.method} uses no --weights")
+        if self.method != "coltrack" and self.det is not None and self.weights is not None:
+            raise ValueError(f"--method {self.method} with --det uses no --weights")
         if self.every > 1 and self.fps < 1e9:
             raise ValueError("--every and --fps exclude each other")
         return self

@@ -15,7 +15,7 @@ from ...core.runtime import Runtime
 from .baselines import Assigner, Moment
 from .boxes import from_relative, to_relative
 from .checkpoint import THRESH, Trained
-from .config import Baseline, PostOptions
+from .config import Baseline, Method, PostOptions
 from .decoder import Memory
 from .formats import Rows, make_rows
 from .metrics import join
@@ -23,6 +23,7 @@ from .model import Given
 from .sequence import SequenceInfo, to_tensor
 from .tracker import QueryTracker
 
+LEAST_SCORE = 0.1  # of a detection; ByteTrack goes on with such boxes
 ENCODED_TOGETHER = 8  # frames that pass through the encoder in one batch
 
 
@@ -33,6 +34,35 @@ class Followed:
     rows: Rows
     frames: list[int]
     seconds: dict[str, float]
+
+
+def follow(
+    method: Method,
+    trained: Trained | None,
+    info: SequenceInfo,
+    places: Sequence[int],
+    options: PostOptions,
+    runtime: Runtime,
+    given: Rows | None = None,
+    progress: Progress | None = None,
+) -> Followed:
+    """Track with the network, or with a baseline on given boxes.
+
+    Without them a baseline follows what the network finds in each frame on its own; with them it
+    needs no network.
+    """
+    if method == "coltrack":
+        assert trained is not None
+        return follow_queries(trained, info, places, options, runtime, given, progress)
+    seconds = {}
+    if given is None:
+        assert trained is not None
+        begin = time.perf_counter()
+        given = detect_boxes(trained, info, places, runtime, progress)
+        seconds = {"detect": time.perf_counter() - begin}
+        options = options.model_copy(update={"thresh": options.thresh or trained.thresh})
+    found = follow_boxes(method, info, places, options, given, progress)
+    return Followed(found.rows, found.frames, seconds | found.seconds)
 
 
 def follow_queries(
@@ -79,6 +109,32 @@ def follow_queries(
                 task.advance(1, f"{len(seen.identity)} objects")
             clock["decode"] += time.perf_counter() - begin
     return Followed(join(parts), [info.numbers[place] for place in places], clock)
+
+
+@torch.no_grad()
+def detect_boxes(
+    trained: Trained,
+    info: SequenceInfo,
+    places: Sequence[int],
+    runtime: Runtime,
+    progress: Progress | None = None,
+) -> Rows:
+    """Return what the network finds in each frame on its own, with scores above `LEAST_SCORE`."""
+    model, parts = trained.model, []
+    none = model.no_tracks(runtime.device)
+    with (progress or Silent()).task(f"detecting in {info.name}", len(places)) as task:
+        for some, memory in _memories(trained, info, places, runtime, {"read": 0.0, "encode": 0.0}):
+            for index, place in enumerate(some):
+                with runtime.autocast():
+                    found = model.decode(memory.frame(index), none, last_only=True).decoded
+                scores, labels = found.logits[-1].float().sigmoid().max(-1)
+                kept = (scores > LEAST_SCORE).cpu()
+                boxes = from_relative(found.boxes[-1].float().cpu()[kept].numpy(), *info.size)
+                frame = np.full(len(boxes), info.numbers[place])
+                score, label = scores.cpu()[kept].numpy(), labels.cpu()[kept].numpy() + 1
+                parts.append(make_rows(frame, -1, boxes, score, label))
+                task.advance(1, f"{len(boxes)} boxes")
+    return join(parts)
 
 
 def _memories(

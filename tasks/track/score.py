@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from ...core.errors import DataError, UsageError
 from ...core.files import check_writable
@@ -11,9 +11,9 @@ from ...core.progress import Progress, Silent
 from ...core.results import Result, Table
 from ...core.runtime import Runtime, start
 from .checkpoint import Trained, open_trained
-from .config import EvalConfig
+from .config import EvalConfig, Method
 from .drawing import plot_rates
-from .follow import Followed, follow_boxes, follow_queries, unit_scores
+from .follow import Followed, follow, unit_scores
 from .formats import Rows, read_results
 from .metrics import Scores, score_sequence
 from .sequence import SequenceInfo, open_truths
@@ -40,12 +40,10 @@ def evaluate(
     if config.plot is not None:
         check_writable(config.plot)
     truths = open_truths(config.data, progress)
-    if config.results is None and config.trackers != ["coltrack"] and config.det is None:
-        raise UsageError("--methods: baselines need boxes", "add --det det, gt or FILE")
     runtime = start(run_options or RunOptions())
     stored = _stored(config, truths)
     trained = None
-    if config.results is None and "coltrack" in config.trackers:
+    if config.results is None and ("coltrack" in config.trackers or config.det is None):
         trained = open_trained(config.weights, runtime.device, given=config.det is not None)
         trained.require(config.det)
     trackers = config.trackers if config.results is None else [config.results.name]
@@ -109,11 +107,7 @@ def _follow(
     given = None
     if config.det is not None:
         given = truth.counted() if config.det == "gt" else unit_scores(info.boxes(config.det))
-    if name == "coltrack":
-        assert trained is not None
-        return follow_queries(trained, info, places, config, runtime, given, progress)
-    assert given is not None
-    return follow_boxes(name, info, places, config, given, progress)  # type: ignore[arg-type]
+    return follow(cast(Method, name), trained, info, places, config, runtime, given, progress)
 
 
 def _result(

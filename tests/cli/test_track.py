@@ -75,6 +75,20 @@ def test_without_weights_the_embedded_networks_work(mlkit: Mlkit, place: Path) -
     assert json.loads(found.out)["metrics"]["frames"] == 12
 
 
+def test_baselines_follow_what_the_network_finds_in_single_frames(
+    mlkit: Mlkit, place: Path
+) -> None:
+    command = ["track", "seq", "--method", "iou", "--weights", "free.safetensors"]
+    done = mlkit(*command, "--thresh", "0.4", "--min-area", "0", "-o", "t.txt", "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["metrics"]["seconds"]) == {"detect", "associate"}
+    first, *_ = read_results(place / "t.txt").score
+    assert first > 0.4
+    scored = mlkit("eval", "track", "seq", "--methods", "coltrack,iou", "--every", "4",
+                   "--weights", "free.safetensors", "--json")  # fmt: skip
+    assert set(json.loads(scored.out)["metrics"]) == {"coltrack", "iou"}
+
+
 def test_given_boxes_go_through_the_network(mlkit: Mlkit, place: Path) -> None:
     command = ["track", "seq", "--weights", "given.safetensors", "-o", "t.txt"]
     done = mlkit(*command, "--det", "gt", "--interpolate", "5", "--smooth", "3")
@@ -153,8 +167,8 @@ def test_generated_videos_can_be_checked_and_scored(mlkit: Mlkit, place: Path) -
         (["track", "seq", "--fps", "0"], 2, "--fps 0.0: input should be greater than 0"),
         (["track", "seq", "--fps", "-2"], 2, "--fps -2.0"),
         (["track", "seq", "--fps", "2", "--every", "3"], 2, "exclude each other"),
-        (["track", "seq", "--method", "sort"], 2, "--method sort needs boxes"),
         (["track", "seq", "--method", "iou", "--det", "gt", "--weights", "w"], 2, "no --weights"),
+        (["track", "seq", "--method", "iou", "--weights", "given.safetensors"], 4, "add --det"),
         (["track", "seq", "--method", "sorl"], 2, "sort"),
         (["track", "seq", "--det", "none.txt", "--method", "iou"], 3, "none.txt does not exist"),
         (["track", "seq", "--det", "late.txt", "--method", "iou"], 3, "frame 99 is beyond the 12"),
@@ -168,7 +182,6 @@ def test_generated_videos_can_be_checked_and_scored(mlkit: Mlkit, place: Path) -
         (["track", "seq", "--weights", "free.safetensors", "--history", "9"], 2, "trained with 3"),
         (["track", "seq", "--video", "a.gif"], 2, "must end in .mp4"),
         (["eval", "track", "none"], 3, "none does not exist"),
-        (["eval", "track", "seq", "--methods", "iou"], 2, "baselines need boxes"),
         (["eval", "track", "seq", "--weights", "given.safetensors"], 4, "add --det"),
         (["eval", "track", "seq", "--methods", "foo"], 2, "unknown tracker"),
         (["eval", "track", "seq", "--every", "0"], 2, "write intervals"),

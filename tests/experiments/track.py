@@ -16,13 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from mlkit.core.options import RunOptions
 from mlkit.core.runtime import Runtime, start
 from mlkit.tasks.track.backbone import load_pretrained
-from mlkit.tasks.track.boxes import from_relative
 from mlkit.tasks.track.checkpoint import Trained
 from mlkit.tasks.track.config import (
     ClipOptions,
@@ -33,11 +31,11 @@ from mlkit.tasks.track.config import (
 )
 from mlkit.tasks.track.data import Footage, make_footage
 from mlkit.tasks.track.fit import THRESHOLDS, fit_clips
-from mlkit.tasks.track.follow import follow_boxes, follow_queries
-from mlkit.tasks.track.formats import Rows, make_rows
-from mlkit.tasks.track.metrics import Scores, _align, join, score_sequence
+from mlkit.tasks.track.follow import detect_boxes, follow_boxes, follow_queries
+from mlkit.tasks.track.formats import Rows
+from mlkit.tasks.track.metrics import Scores, _align, score_sequence
 from mlkit.tasks.track.model import ColTrack
-from mlkit.tasks.track.sequence import SequenceInfo, open_sequence, to_tensor
+from mlkit.tasks.track.sequence import SequenceInfo, open_sequence
 from mlkit.tasks.track.synth import synthesise
 
 from ..tasks.track.test_metrics import corrupted, trackeval_scores
@@ -216,8 +214,8 @@ def synthetic(data: Path, seeds: int) -> dict[str, Any]:
             values.setdefault("seconds of training", []).append(time.process_time() - begin)
             trained = Trained("coltrack", model)
             stages = {"stage 1": detector, "stage 2": model}
-            chosen = choose(trained, film(val, stages), runtime)
-            filmed = film(test, stages)
+            chosen = choose(trained, film(val, stages, runtime), runtime)
+            filmed = film(test, stages, runtime)
             for every in (1, 2, 4, 8, 16):
                 for name, thresh in chosen.items():
                     scores = follow(name, thresh, trained, filmed, every, runtime)
@@ -228,10 +226,14 @@ def synthetic(data: Path, seeds: int) -> dict[str, Any]:
     return {key: spread(found) for key, found in values.items()}
 
 
-def film(videos: Videos, stages: Mapping[str, ColTrack]) -> list[Filmed]:
+def film(videos: Videos, stages: Mapping[str, ColTrack], runtime: Runtime) -> list[Filmed]:
     """Detect in all frames of all videos, with each network."""
+
+    def found(model: ColTrack, info: SequenceInfo) -> Rows:
+        return detect_boxes(Trained("", model), info, range(len(info)), runtime)
+
     return [
-        Filmed(info, truth, {name: detections(model, info) for name, model in stages.items()})
+        Filmed(info, truth, {name: found(model, info) for name, model in stages.items()})
         for info, truth in videos
     ]
 
@@ -301,15 +303,3 @@ def follow(
             tracks = follow_boxes(method, info, places, post, found[stage])  # type: ignore[arg-type]
         total += score_sequence(truth, tracks.rows, tracks.frames)
     return total
-
-
-@torch.no_grad()
-def detections(model: ColTrack, info: SequenceInfo) -> Rows:
-    """Return what the network finds in each frame on its own."""
-    parts = []
-    for number, image in zip(info.numbers, info.read(range(len(info))), strict=True):
-        found = model(to_tensor(image, model.options.size)[None])[0].numpy()
-        kept = found[found[:, 4:].max(1) > 0.1]
-        boxes = from_relative(kept[:, :4], *info.size)
-        parts.append(make_rows(np.full(len(kept), number), -1, boxes, kept[:, 4:].max(1)))
-    return join(parts)
