@@ -68,11 +68,6 @@ class Trained:
         """The score that did best in validation, or the paper's where there was none."""
         return float(self.content.get("metrics", {}).get("thresh", THRESH))
 
-    @property
-    def keep(self) -> float:
-        """The score that keeps a track, where validation chose one; 0: `thresh`."""
-        return float(self.content.get("metrics", {}).get("keep", 0.0))
-
     def require(self, det: str | None) -> None:
         """Refuse weights trained for given boxes where there are none, and the other way round."""
         if self.given == (det is not None):

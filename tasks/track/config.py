@@ -247,16 +247,7 @@ class PostOptions(Config):
         Field(
             ge=0,
             lt=1,
-            description="Score that starts a track; 0: the weights' own, or 0.6.",
-        ),
-    ] = 0.0
-    keep: Annotated[
-        float,
-        Flag("--keep"),
-        Field(
-            ge=0,
-            lt=1,
-            description="Score that keeps and writes a track of the network; 0: as --thresh.",
+            description="Score that starts, keeps and writes a track; 0: the weights' own, or 0.6.",
         ),
     ] = 0.0
     max_age: Annotated[

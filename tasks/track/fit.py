@@ -188,33 +188,26 @@ def validate(
 ) -> dict[str, float]:
     """Track the ends of the sequences at several thresholds, on every and every tenth frame.
 
-    Returns {"score": the best mean HOTA of the two, in 0..1, "thresh" and "keep": its thresholds,
-    ...}: the best that starts and keeps a track, or half of it to keep it where that is better.
+    Returns {"score": the best mean HOTA of the two, in 0..1, "thresh": its threshold, ...}.
     Given boxes are those of the truth, whose scores reach any threshold.
     """
-    trained = Trained("", model)
-
-    def scores(thresh: float, keep: float) -> dict[str, float]:
-        means, options = {}, PostOptions(thresh=thresh, keep=keep)
+    best: dict[str, float] = {"score": -1.0}
+    for thresh in (THRESH,) if proposals else THRESHOLDS:
+        means = {}
         for every in (1, 10):
             total = Scores()
             for item in footage:
                 places = list(range(item.places.stop, len(item.info), every))
-                given = item.rows if proposals else None
-                found = follow_queries(trained, item.info, places, options, runtime, given)
+                options, given = PostOptions(thresh=thresh), item.rows if proposals else None
+                found = follow_queries(
+                    Trained("", model), item.info, places, options, runtime, given
+                )
                 total += score_sequence(item.rows, found.rows, found.frames)
             means[f"HOTA@{every}"] = total.summary()["HOTA"] / 100
         score = sum(means.values()) / len(means)
-        return {"score": score, "thresh": thresh, "keep": keep, **means}
-
-    if proposals:
-        return scores(THRESH, THRESH)
-    best = max((scores(thresh, thresh) for thresh in THRESHOLDS), key=_score)
-    return max(best, scores(best["thresh"], best["thresh"] / 2), key=_score)
-
-
-def _score(found: dict[str, float]) -> float:
-    return found["score"]
+        if score > best["score"]:
+            best = {"score": score, "thresh": thresh, **means}
+    return best
 
 
 def _summary(

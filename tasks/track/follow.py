@@ -80,11 +80,7 @@ def follow_queries(
     """
     model = trained.model
     tracker = QueryTracker(
-        model,
-        options.thresh or trained.thresh,
-        options.max_age,
-        options.history,
-        options.keep or (0.0 if options.thresh else trained.keep),
+        model, options.thresh or trained.thresh, options.max_age, options.history
     )
     clock = {"read": 0.0, "encode": 0.0, "decode": 0.0}
     parts: list[Rows] = []

@@ -29,23 +29,16 @@ class Seen(NamedTuple):
 class QueryTracker:
     """Follows objects through one video, frame by frame; a new video needs a new tracker.
 
-    A detect query whose score reaches `thresh` is born; a track below `keep` (0: `thresh`, as in
-    the paper) is missed, and ends when it was not seen for more than `max_age_s` seconds (but never
-    at its first miss). Missed tracks
+    A detect query whose score reaches `thresh` is born; a track below it is missed, and ends when
+    it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
     are still updated. Given boxes go to the tracks that they are likest to, and what no track
     takes is born where its score reaches `thresh`.
     """
 
     def __init__(
-        self,
-        model: ColTrack,
-        thresh: float = 0.6,
-        max_age_s: float = 1.0,
-        bank: int = 0,
-        keep: float = 0.0,
+        self, model: ColTrack, thresh: float = 0.6, max_age_s: float = 1.0, bank: int = 0
     ) -> None:
         self.model, self.thresh, self.max_age_s = model, thresh, max_age_s
-        self.keep = keep or thresh
         device = next(model.parameters()).device
         self.tracks = TrackQueries.none(model.options.dim, bank or model.options.bank, device)
         self.seen_s = torch.zeros(0, dtype=torch.float64, device=device)
@@ -58,9 +51,7 @@ class QueryTracker:
         frame = self.model.decode(memory, self.tracks, given, last_only=True)
         leading, detects = frame.leading, frame.queries.detects
         scores, labels = leading.logits[-1].sigmoid().max(-1)
-        least = torch.full_like(scores, self.thresh)
-        least[detects:] = self.keep
-        hit, place = scores >= least, torch.full_like(labels, -1)
+        hit, place = scores >= self.thresh, torch.full_like(labels, -1)
         if given is not None:
             hit, place = self._claim(frame, given)
             scores = scores.masked_scatter(hit, given.scores[place[hit]].to(scores.dtype))

@@ -201,7 +201,7 @@ def synthetic(data: Path, seeds: int) -> dict[str, Any]:
 
     The detections are those of the same network ("stage 2") and those of the detector that it
     started from ("stage 1"). Every tracker's threshold is the one that did best on two videos
-    set aside; with a low keep, half of it keeps a track.
+    set aside.
     """
     runtime = start(RunOptions(device="cpu"))
     values: dict[str, list[float]] = {}
@@ -273,8 +273,7 @@ def train_stages(footage: list[Footage], seed: int, runtime: Runtime) -> tuple[C
 
 def choose(trained: Trained, filmed: Sequence[Filmed], runtime: Runtime) -> dict[str, float]:
     """Return each tracker's threshold with the best mean HOTA at intervals 2 and 8."""
-    names = ["coltrack", "coltrack, low keep"]
-    names += [f"{name}, {stage}" for stage in filmed[0].found for name in TRACKERS]
+    names = ["coltrack"] + [f"{name}, {stage}" for stage in filmed[0].found for name in TRACKERS]
 
     def score(name: str, thresh: float) -> float:
         runs = (follow(name, thresh, trained, filmed, every, runtime) for every in (2, 8))
@@ -293,8 +292,7 @@ def follow(
 ) -> Scores:
     """Score one tracker on every k-th frame of all videos."""
     method, _, stage = name.partition(", ")
-    keep = thresh / 2 if stage == "low keep" else 0.0
-    total, post = Scores(), PostOptions(thresh=thresh, keep=keep)
+    total, post = Scores(), PostOptions(thresh=thresh)
     for info, truth, found in filmed:
         places = list(range(0, len(info), every))
         if method == "coltrack":

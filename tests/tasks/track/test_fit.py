@@ -245,12 +245,11 @@ def test_validation_keeps_the_threshold_that_did_best(
     result = fit.train(chosen, STEPS, RUN)
     trained = open_trained(chosen.out / "best.safetensors")
     assert trained.thresh in fit.THRESHOLDS
-    assert trained.keep in (trained.thresh, trained.thresh / 2)
     assert 0 <= trained.content["metrics"]["score"] <= 1
     assert result.metrics["steps"] == 6
     plain = sequence.parent / "plain.safetensors"
     save_model(plain, tiny_model(), {})
-    assert (open_trained(plain).thresh, open_trained(plain).keep) == (0.6, 0.0)
+    assert open_trained(plain).thresh == 0.6
 
 
 def test_what_does_not_fit_is_refused(sequence: Path) -> None:

@@ -55,21 +55,6 @@ def test_identities_are_unique_and_never_come_back() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("keep", "kept"), [(0.0, False), (0.6, False), (0.3, True)])
-def test_a_score_may_keep_a_track_that_would_start_none(keep: float, kept: bool) -> None:
-    model = eager_model()
-    model.decoder.class_embed.weight.zero_()
-    tracker = QueryTracker(model, thresh=0.6, keep=keep)
-    model.decoder.class_embed.bias.fill_(1.0)  # scores of 0.73
-    first = tracker.step(frame_memory(model), 0.0)
-    model.decoder.class_embed.bias.fill_(-0.2)  # scores of 0.45
-    second = tracker.step(frame_memory(model), 0.1)
-    assert len(first.identity) == model.options.queries
-    assert second.identity.tolist() == (first.identity.tolist() if kept else [])
-    assert tracker.misses.tolist() == len(first.identity) * [int(not kept)]
-
-
-@torch.no_grad()
 def test_the_same_frame_twice_keeps_identities_of_given_boxes() -> None:
     torch.manual_seed(0)
     model = ColTrack(tiny_model().options).eval()  # predicts what it starts from
