@@ -117,6 +117,9 @@ def _result(
 ) -> Result:
     columns = [c for part in config.metrics.split(",") for c in COLUMNS[part]]
     rows: list[tuple[str, ...]] = []
+    several = len(truths) > 1
+    where = "Scores" if several else truths[0][0].name
+    header = ("tracker", "k", *(["sequence"] if several else []), *columns)
     metrics: dict[str, Any] = {}
     for name, by_interval in table.items():
         for every, scores in by_interval.items():
@@ -125,7 +128,7 @@ def _result(
             entry: dict[str, Any] = {part: value.summary() for part, value in parts.items()}
             for part, summary in entry.items():
                 values = [_text(column, summary[column]) for column in columns]
-                rows.append((name, str(every), part, *values))
+                rows.append((name, str(every), *([part] if several else []), *values))
             metrics.setdefault(name, {})[str(every)] = entry
     outputs = {}
     if config.plot is not None:
@@ -135,9 +138,7 @@ def _result(
         inputs={"data": str(config.data), "sequences": [info.name for info, _ in truths]},
         outputs=outputs,
         metrics=metrics,
-        tables=(
-            Table("Scores on every k-th frame, %", ("tracker", "k", "sequence", *columns), rows),
-        ),
+        tables=(Table(f"{where} on every k-th frame, %", header, rows),),
     )
 
 
