@@ -34,6 +34,21 @@ class ResumeOption(Config):
     ] = None
 
 
+class PretrainedOptions(Config):
+    """Options of training on a backbone that others have trained."""
+
+    random_init: Annotated[
+        bool,
+        Flag("--random-init", panel=MODEL),
+        Field(description="Start the backbone from random numbers (for tests)."),
+    ] = False
+    fine_tune: Annotated[
+        bool,
+        Flag("--fine-tune"),
+        Field(description="Train a pretrained backbone as well; else it stays frozen."),
+    ] = False
+
+
 class RunOptions(Config):
     """Options of every command that computes."""
 

@@ -14,6 +14,7 @@ from ...core.options import (
     RUN,
     TRAINING,
     OverwriteOption,
+    PretrainedOptions,
     ResumeOption,
     TrainOptions,
 )
@@ -168,7 +169,7 @@ class SegmentTraining(
     """Training options with the defaults of this method: Adam, polynomial decay."""
 
 
-class TrainConfig(ModelOptions, SourceOptions, ResumeOption):
+class TrainConfig(ModelOptions, SourceOptions, PretrainedOptions, ResumeOption):
     """Options of `mlkit train segment` besides those of the training engine."""
 
     data: Annotated[
@@ -191,16 +192,6 @@ class TrainConfig(ModelOptions, SourceOptions, ResumeOption):
         Flag("--weights", panel=MODEL, metavar="FILE"),
         Field(description="Weights of the backbone; else its usual pretrained ones."),
     ] = None
-    random_init: Annotated[
-        bool,
-        Flag("--random-init", panel=MODEL),
-        Field(description="Start the backbone from random numbers (for tests)."),
-    ] = False
-    fine_tune: Annotated[
-        bool,
-        Flag("--fine-tune"),
-        Field(description="Train a pretrained backbone as well; else it stays frozen."),
-    ] = False
     augment: Annotated[
         bool,
         Flag("--augment/--no-augment"),

@@ -14,6 +14,7 @@ from ...core.options import (
     RUN,
     TRAINING,
     OverwriteOption,
+    PretrainedOptions,
     ResumeOption,
     TrainOptions,
 )
@@ -198,7 +199,7 @@ class TrackTrainOptions(
     """The options of every training run, with the paper's AdamW as default."""
 
 
-class TrainConfig(ModelOptions, ClipOptions, ResumeOption):
+class TrainConfig(ModelOptions, ClipOptions, PretrainedOptions, ResumeOption):
     """Options of `mlkit train track`."""
 
     data: Annotated[
@@ -221,16 +222,6 @@ class TrainConfig(ModelOptions, ClipOptions, ResumeOption):
         Flag("--init", metavar="FILE"),
         Field(description="Weights to start from; --stage track re-initialises their decoder."),
     ] = None
-    random_init: Annotated[
-        bool,
-        Flag("--random-init", panel=MODEL),
-        Field(description="Start the backbone from random numbers (for tests)."),
-    ] = False
-    fine_tune: Annotated[
-        bool,
-        Flag("--fine-tune"),
-        Field(description="Train a pretrained backbone as well; else it stays frozen."),
-    ] = False
     val: Annotated[
         float,
         Flag("--val"),
