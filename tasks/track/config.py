@@ -246,6 +246,16 @@ class PostOptions(Config):
         Flag("--max-age", metavar="SECONDS"),
         Field(ge=0, description="A track that is not seen this long ends."),
     ] = 1.0
+    nms: Annotated[
+        float,
+        Flag("--nms", panel=TUNING, metavar="IOU"),
+        Field(
+            gt=0,
+            le=1,
+            description="Of two finds of the network that overlap by more than this, one counts; "
+            "1: both, as published.",
+        ),
+    ] = 0.7
     history: Annotated[
         int,
         Flag("--history", panel=TUNING),

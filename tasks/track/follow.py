@@ -18,6 +18,7 @@ from .checkpoint import THRESH, Trained
 from .config import Baseline, Method, PostOptions
 from .decoder import Memory
 from .formats import Rows, make_rows
+from .geometry import distinct
 from .metrics import join
 from .model import Given
 from .sequence import SequenceInfo, to_tensor
@@ -58,7 +59,7 @@ def follow(
     if given is None:
         assert trained is not None
         begin = time.perf_counter()
-        given = detect_boxes(trained, info, places, runtime, progress)
+        given = detect_boxes(trained, info, places, options.nms, runtime, progress)
         seconds = {"detect": time.perf_counter() - begin}
         options = options.model_copy(update={"thresh": options.thresh or trained.thresh})
     found = follow_boxes(method, info, places, options, given, progress)
@@ -80,7 +81,7 @@ def follow_queries(
     """
     model = trained.model
     tracker = QueryTracker(
-        model, options.thresh or trained.thresh, options.max_age, options.history
+        model, options.thresh or trained.thresh, options.max_age, options.history, options.nms
     )
     clock = {"read": 0.0, "encode": 0.0, "decode": 0.0}
     parts: list[Rows] = []
@@ -112,10 +113,14 @@ def detect_boxes(
     trained: Trained,
     info: SequenceInfo,
     places: Sequence[int],
+    nms: float,
     runtime: Runtime,
     progress: Progress | None = None,
 ) -> Rows:
-    """Return what the network finds in each frame on its own, with scores above `LEAST_SCORE`."""
+    """Return what the network finds in each frame on its own, with scores above `LEAST_SCORE`.
+
+    Of two boxes of one class that overlap by more than `nms`, the one of higher score.
+    """
     model, parts = trained.model, []
     none = model.no_tracks(runtime.device)
     with (progress or Silent()).task(f"detecting in {info.name}", len(places)) as task:
@@ -123,13 +128,20 @@ def detect_boxes(
             for index, place in enumerate(some):
                 with runtime.autocast():
                     found = model.decode(memory.frame(index), none, last_only=True).decoded
-                scores, labels = found.logits[-1].float().sigmoid().max(-1)
-                kept = (scores > LEAST_SCORE).cpu()
-                boxes = from_relative(found.boxes[-1].float().cpu()[kept].numpy(), *info.size)
-                frame = np.full(len(boxes), info.numbers[place])
-                score, label = scores.cpu()[kept].numpy(), labels.cpu()[kept].numpy() + 1
-                parts.append(make_rows(frame, -1, boxes, score, label))
-                task.advance(1, f"{len(boxes)} boxes")
+                boxes = found.boxes[-1].float().cpu()
+                scores, labels = found.logits[-1].float().cpu().sigmoid().max(-1)
+                kept = (scores > LEAST_SCORE).nonzero()[:, 0]
+                kept = kept[distinct(boxes[kept], labels[kept], scores[kept], nms)]
+                parts.append(
+                    make_rows(
+                        np.full(len(kept), info.numbers[place]),
+                        -1,
+                        from_relative(boxes[kept].numpy(), *info.size),
+                        scores[kept].numpy(),
+                        labels[kept].numpy() + 1,
+                    )
+                )
+                task.advance(1, f"{len(kept)} boxes")
     return join(parts)
 
 

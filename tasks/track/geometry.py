@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,3 +91,17 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     inner = inner.clamp_min(0).prod(-1)
     union = a[:, 2:].prod(-1)[:, None] + b[:, 2:].prod(-1)[None] - inner
     return inner / union.clamp_min(1e-9)
+
+
+def distinct(boxes: Tensor, labels: Tensor, priority: Tensor, most: float) -> Tensor:
+    """Return which boxes (n, 4) remain, bool (n,): non-maximum suppression within classes.
+
+    Of two whose intersection over union is above `most` the one of lower `priority` (n,) goes.
+    """
+    # torchvision has it, but importing torchvision takes longer than tracking a short video.
+    same = labels[:, None] == labels[None]
+    clash = ((overlaps(boxes, boxes) > most) & same).cpu().numpy()
+    kept = np.zeros(len(boxes), dtype=bool)
+    for i in priority.argsort(descending=True, stable=True).tolist():
+        kept[i] = not (clash[i] & kept).any()
+    return torch.from_numpy(kept).to(boxes.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .decoder import Memory
+from .geometry import distinct
 from .likeness import share_out
 from .model import ColTrack, Frame, Given
 from .queries import TrackQueries
@@ -31,14 +32,21 @@ class QueryTracker:
 
     A detect query whose score reaches `thresh` is born; a track below it is missed, and ends when
     it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
-    are still updated. Given boxes go to the tracks that they are likest to, and what no track
+    are still updated. Of two finds of one class that overlap by more than `nms` one is seen: the
+    track that was seen in the last frame, then a missed one, then a new one, and among these the
+    one of higher score. Given boxes go to the tracks that they are likest to, and what no track
     takes is born where its score reaches `thresh`.
     """
 
     def __init__(
-        self, model: ColTrack, thresh: float = 0.6, max_age_s: float = 1.0, bank: int = 0
+        self,
+        model: ColTrack,
+        thresh: float = 0.6,
+        max_age_s: float = 1.0,
+        bank: int = 0,
+        nms: float = 1.0,
     ) -> None:
-        self.model, self.thresh, self.max_age_s = model, thresh, max_age_s
+        self.model, self.thresh, self.max_age_s, self.nms = model, thresh, max_age_s, nms
         device = next(model.parameters()).device
         self.tracks = TrackQueries.none(model.options.dim, bank or model.options.bank, device)
         self.seen_s = torch.zeros(0, dtype=torch.float64, device=device)
@@ -51,8 +59,9 @@ class QueryTracker:
         frame = self.model.decode(memory, self.tracks, given, last_only=True)
         leading, detects = frame.leading, frame.queries.detects
         scores, labels = leading.logits[-1].sigmoid().max(-1)
-        hit, place = scores >= self.thresh, torch.full_like(labels, -1)
-        if given is not None:
+        if given is None:
+            hit, place = self._hits(leading.boxes[-1], scores, labels), torch.full_like(labels, -1)
+        else:
             hit, place = self._claim(frame, given)
             scores = scores.masked_scatter(hit, given.scores[place[hit]].to(scores.dtype))
         content, boxes = frame.settled(place, given)
@@ -69,6 +78,15 @@ class QueryTracker:
         self._append(content[born], boxes[born], fresh, time_s)
         self._end(time_s)
         return Seen(identity[hit], boxes[hit], scores[hit], labels[hit], place[hit])
+
+    def _hits(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return which queries found something that no better one found, bool (N + n,)."""
+        priority = scores.clone()
+        priority[len(scores) - len(self.tracks) :] += 1 + (self.misses == 0).to(scores.dtype)
+        hit = scores >= self.thresh
+        place = hit.nonzero()[:, 0]
+        hit[place] = distinct(boxes[place], labels[place], priority[place], self.nms)
+        return hit
 
     def _claim(self, frame: Frame, given: Given) -> tuple[Tensor, Tensor]:
         """Share the given boxes out: (which queries have one, its place or -1), both (N + n,)."""

@@ -230,7 +230,7 @@ def film(videos: Videos, stages: Mapping[str, ColTrack], runtime: Runtime) -> li
     """Detect in all frames of all videos, with each network."""
 
     def found(model: ColTrack, info: SequenceInfo) -> Rows:
-        return detect_boxes(Trained("", model), info, range(len(info)), runtime)
+        return detect_boxes(Trained("", model), info, range(len(info)), POST.nms, runtime)
 
     return [
         Filmed(info, truth, {name: found(model, info) for name, model in stages.items()})

@@ -16,14 +16,15 @@ from mlkit.core.runtime import start
 from mlkit.core.video import writing_video
 from mlkit.tasks.track.checkpoint import Trained
 from mlkit.tasks.track.config import PostOptions
-from mlkit.tasks.track.follow import follow_queries, unit_scores
+from mlkit.tasks.track.follow import detect_boxes, follow_queries, unit_scores
 from mlkit.tasks.track.formats import make_rows, read_truth
+from mlkit.tasks.track.geometry import corners, distinct
 from mlkit.tasks.track.model import ColTrack, Given
 from mlkit.tasks.track.refine import interpolate, smooth
 from mlkit.tasks.track.sequence import find_sequences, open_sequence, open_truths
 from mlkit.tasks.track.tracker import QueryTracker
 
-from .helpers import frame_memory, straight_tracks, tiny_model, write_mot
+from .helpers import frame_memory, some_tracks, straight_tracks, tiny_model, write_mot
 
 
 def eager_model() -> ColTrack:
@@ -52,6 +53,54 @@ def test_identities_are_unique_and_never_come_back() -> None:
     for frame in range(12, 16):
         found = tracker.step(frame_memory(model, seed=frame), frame / 10)
         assert not gone & set(found.identity.tolist())
+
+
+def test_of_overlapping_finds_the_better_remains() -> None:
+    from torchvision.ops import batched_nms
+
+    generator = torch.Generator().manual_seed(0)
+    for most in (0.3, 0.7, 1.0):
+        boxes = torch.rand(40, 4, generator=generator) * 0.2 + 0.4
+        scores = torch.rand(40, generator=generator)
+        labels = torch.randint(2, (40,), generator=generator)
+        kept = distinct(boxes, labels, scores, most)
+        theirs = batched_nms(corners(boxes), scores, labels, most)
+        assert kept.nonzero()[:, 0].tolist() == sorted(theirs.tolist())
+        assert kept.all() == (most == 1)
+    assert distinct(boxes[:0], labels[:0], scores[:0], 0.7).tolist() == []
+
+
+@torch.no_grad()
+def test_one_object_has_one_track(tmp_path: Path) -> None:
+    model = eager_model()
+    last = model.decoder.bbox_embed.layers[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, 20.0)  # all queries find the same box
+    published, single = QueryTracker(model, thresh=0.1), QueryTracker(model, thresh=0.1, nms=0.7)
+    for frame in range(3):
+        memory = frame_memory(model, seed=frame)
+        assert len(published.step(memory, frame / 10).identity) > 1
+        assert single.step(memory, frame / 10).identity.tolist() == [1]
+    info = open_sequence(write_mot(tmp_path / "seq", straight_tracks(2)))
+    runtime, trained = start(RunOptions(device="cpu")), Trained("", model)
+    assert detect_boxes(trained, info, [0, 1], 0.7, runtime).frame.tolist() == [1, 2]
+    assert len(detect_boxes(trained, info, [0, 1], 1.0, runtime)) > 2
+
+
+@torch.no_grad()
+def test_a_track_that_was_seen_comes_before_one_that_was_missed() -> None:
+    model = eager_model()
+    tracker = QueryTracker(model, thresh=0.1, nms=0.5)
+    tracker.tracks = some_tracks(model, [0, 0])
+    tracker.misses = torch.tensor([1, 0])
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2]]).repeat(4, 1)  # two new ones, two tracks
+    labels = torch.zeros(4, dtype=torch.int64)
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.3])
+    assert tracker._hits(boxes, scores, labels).tolist() == [False, False, False, True]
+    tracker.misses = torch.tensor([0, 0])
+    assert tracker._hits(boxes, scores, labels).tolist() == [False, False, True, False]
+    tracker.thresh = 0.75  # tracks that found too little stand in nobody's way
+    assert tracker._hits(boxes, scores, labels).tolist() == [True, False, False, False]
 
 
 @torch.no_grad()
