@@ -81,9 +81,9 @@ class QueryTracker:
 
     def _hits(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         """Return which queries found something that no better one found, bool (N + n,)."""
-        priority = scores.clone()
-        priority[len(scores) - len(self.tracks) :] += 1 + (self.misses == 0).to(scores.dtype)
-        hit = scores >= self.thresh
+        rank = torch.zeros(len(scores), device=scores.device)
+        rank[len(scores) - len(self.tracks) :] = 1.0 + (self.misses == 0)
+        priority, hit = rank + scores, scores >= self.thresh
         place = hit.nonzero()[:, 0]
         hit[place] = distinct(boxes[place], labels[place], priority[place], self.nms)
         return hit
