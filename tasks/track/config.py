@@ -256,6 +256,17 @@ class PostOptions(Config):
             "1: both, as published.",
         ),
     ] = 0.7
+    confirm: Annotated[
+        float,
+        Flag("--confirm", panel=TUNING, metavar="IOU"),
+        Field(
+            ge=0,
+            lt=1,
+            description="What is found in the frame alone confirms the track that it overlaps by "
+            "more than this, or starts one; 0: queries that see the tracks find only new objects, "
+            "as published.",
+        ),
+    ] = 0.3
     history: Annotated[
         int,
         Flag("--history", panel=TUNING),

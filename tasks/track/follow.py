@@ -81,7 +81,12 @@ def follow_queries(
     """
     model = trained.model
     tracker = QueryTracker(
-        model, options.thresh or trained.thresh, options.max_age, options.history, options.nms
+        model,
+        options.thresh or trained.thresh,
+        options.max_age,
+        options.history,
+        options.nms,
+        options.confirm,
     )
     clock = {"read": 0.0, "encode": 0.0, "decode": 0.0}
     parts: list[Rows] = []

@@ -138,10 +138,12 @@ class ColTrack(nn.Module):
         denoising: Denoising | None = None,
         *,
         last_only: bool = False,
+        apart: bool = False,
     ) -> Frame:
         """Look at one frame (memory with B = 1) with the queries of the live tracks.
 
-        Detect queries start at the encoder's best proposals, or at the boxes that are given.
+        Detect queries start at the encoder's best proposals, or at the boxes that are given. With
+        `apart` they do not see the tracks, and find what they would find without.
         """
         proposals = None
         if given is None:
@@ -153,7 +155,7 @@ class ColTrack(nn.Module):
             boxes = given.boxes
             content = self.given_embed[0] + given.scores[:, None] * self.given_embed[1]
             content = content + self.given_box(from_box(boxes))
-        queries = assemble(content, boxes, tracks, denoising, self.options.blocking)
+        queries = assemble(content, boxes, tracks, denoising, self.options.blocking, apart)
         return Frame(self.decoder(queries, memory, last_only=last_only), queries, proposals)
 
     def likeness(self, frame: Frame, tracks: TrackQueries, given: Given) -> Tensor:

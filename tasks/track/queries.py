@@ -91,20 +91,22 @@ class Denoising:
 
 
 def attention_mask(
-    noise_group: Tensor, detects: int, track: Tensor, blocking: bool = True
+    noise_group: Tensor, detects: int, track: Tensor, blocking: bool = True, apart: bool = False
 ) -> Tensor:
     """Return who may not see whom in self-attention, bool (Q, Q), True = blocked.
 
     Order of the queries: denoising (their groups `noise_group`, (D,)), `detects` detect queries,
     main and historical ones (their tracks `track`, (n + h,)). Denoising groups see themselves and
     the rest; nobody else sees them. The queries of one track do not see one another: the
-    temporal blocking of ColTrack, which `blocking` False switches off.
+    temporal blocking of ColTrack, which `blocking` False switches off. With `apart` detect queries
+    do not see the tracks (not in the paper).
     """
     noise, tracks = len(noise_group), len(track)
     start = noise + detects
     blocked = torch.zeros(start + tracks, start + tracks, dtype=torch.bool, device=track.device)
     blocked[:noise, :noise] = noise_group[:, None] != noise_group[None]
     blocked[noise:, :noise] = True
+    blocked[noise:start, start:] = apart
     if blocking:
         same = track[:, None] == track[None]
         blocked[start:, start:] = same & ~torch.eye(tracks, dtype=torch.bool, device=track.device)
@@ -148,6 +150,7 @@ def assemble(
     tracks: TrackQueries,
     denoising: Denoising | None,
     blocking: bool,
+    apart: bool = False,
 ) -> Assembled:
     """Put denoising, detect (content (N, d), boxes (N, 4)), main and historical queries together.
 
@@ -162,7 +165,7 @@ def assemble(
         anchors.insert(0, denoising.anchors)
         group = denoising.group
     track = torch.cat((torch.arange(len(tracks), device=owners.device), owners))
-    blocked = attention_mask(group, len(content), track, blocking)
+    blocked = attention_mask(group, len(content), track, blocking, apart)
     return Assembled(
         torch.cat(parts), torch.cat(anchors), blocked, track, len(group), len(content), len(tracks)
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .decoder import Memory
-from .geometry import distinct
+from .geometry import distinct, overlaps
 from .likeness import share_out
 from .model import ColTrack, Frame, Given
 from .queries import TrackQueries
@@ -34,8 +34,10 @@ class QueryTracker:
     it was not seen for more than `max_age_s` seconds (but never at its first miss). Missed tracks
     are still updated. Of two finds of one class that overlap by more than `nms` one is seen: the
     track that was seen in the last frame, then a missed one, then a new one, and among these the
-    one of higher score. Given boxes go to the tracks that they are likest to, and what no track
-    takes is born where its score reaches `thresh`.
+    one of higher score. With `confirm` above 0 detect queries do not see the tracks, and what they
+    find gives its score to the track that it overlaps by more than this, in the place of being
+    born. Given boxes go to the tracks that they are likest to, and what no track takes is born
+    where its score reaches `thresh`.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class QueryTracker:
         max_age_s: float = 1.0,
         bank: int = 0,
         nms: float = 1.0,
+        confirm: float = 0.0,
     ) -> None:
-        self.model, self.thresh, self.max_age_s, self.nms = model, thresh, max_age_s, nms
+        self.model, self.thresh, self.max_age_s = model, thresh, max_age_s
+        self.nms, self.confirm = nms, confirm
         device = next(model.parameters()).device
         self.tracks = TrackQueries.none(model.options.dim, bank or model.options.bank, device)
         self.seen_s = torch.zeros(0, dtype=torch.float64, device=device)
@@ -56,9 +60,12 @@ class QueryTracker:
     @torch.no_grad()
     def step(self, memory: Memory, time_s: float, given: Given | None = None) -> Seen:
         """Return what is seen in a frame (memory with B = 1) at `time_s` seconds."""
-        frame = self.model.decode(memory, self.tracks, given, last_only=True)
+        apart = given is None and self.confirm > 0
+        frame = self.model.decode(memory, self.tracks, given, last_only=True, apart=apart)
         leading, detects = frame.leading, frame.queries.detects
         scores, labels = leading.logits[-1].sigmoid().max(-1)
+        if apart:
+            scores = self._confirmed(leading.boxes[-1], scores, labels)
         if given is None:
             hit, place = self._hits(leading.boxes[-1], scores, labels), torch.full_like(labels, -1)
         else:
@@ -78,6 +85,22 @@ class QueryTracker:
         self._append(content[born], boxes[born], fresh, time_s)
         self._end(time_s)
         return Seen(identity[hit], boxes[hit], scores[hit], labels[hit], place[hit])
+
+    def _confirmed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the scores (N + n,) after finds gave theirs to tracks, one to one."""
+        detects = len(scores) - len(self.tracks)
+        finds = (scores[:detects] >= self.thresh).nonzero()[:, 0]
+        finds = finds[distinct(boxes[finds], labels[finds], scores[finds], self.nms)]
+        alike = overlaps(boxes[detects:], boxes[finds])
+        alike = alike.where(labels[detects:, None] == labels[finds], 0) - self.confirm
+        place = share_out(alike)
+        held = (place >= 0).nonzero()[:, 0]
+        lent = finds[place[held]]
+        settled = torch.zeros_like(scores)
+        settled[finds], settled[detects:] = scores[finds], scores[detects:]
+        settled[detects + held] = scores[detects + held].maximum(scores[lent])
+        settled[lent] = 0
+        return settled
 
     def _hits(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         """Return which queries found something that no better one found, bool (N + n,)."""

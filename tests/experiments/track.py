@@ -57,6 +57,12 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 POST = PostOptions()
 TRACKERS = ("iou", "cv", "sort", "byte")
+# ColTrack as it is here, and nearer to the published life of queries.
+FORMS = {
+    "coltrack": POST,
+    "coltrack without confirmation": PostOptions(confirm=0),
+    "coltrack as published": PostOptions(confirm=0, nms=1),
+}
 Videos = Sequence[tuple[SequenceInfo, Rows]]
 
 
@@ -273,7 +279,7 @@ def train_stages(footage: list[Footage], seed: int, runtime: Runtime) -> tuple[C
 
 def choose(trained: Trained, filmed: Sequence[Filmed], runtime: Runtime) -> dict[str, float]:
     """Return each tracker's threshold with the best mean HOTA at intervals 2 and 8."""
-    names = ["coltrack"] + [f"{name}, {stage}" for stage in filmed[0].found for name in TRACKERS]
+    names = list(FORMS) + [f"{name}, {stage}" for stage in filmed[0].found for name in TRACKERS]
 
     def score(name: str, thresh: float) -> float:
         runs = (follow(name, thresh, trained, filmed, every, runtime) for every in (2, 8))
@@ -292,10 +298,10 @@ def follow(
 ) -> Scores:
     """Score one tracker on every k-th frame of all videos."""
     method, _, stage = name.partition(", ")
-    total, post = Scores(), PostOptions(thresh=thresh)
+    total, post = Scores(), FORMS.get(name, POST).model_copy(update={"thresh": thresh})
     for info, truth, found in filmed:
         places = list(range(0, len(info), every))
-        if method == "coltrack":
+        if name in FORMS:
             tracks = follow_queries(trained, info, places, post, runtime)
         else:
             tracks = follow_boxes(method, info, places, post, found[stage])  # type: ignore[arg-type]

@@ -151,15 +151,16 @@ def test_no_encoder_layers_pass_the_tokens_on() -> None:
     st.integers(0, 5),
     st.lists(st.integers(0, 3), max_size=5),
     st.booleans(),
+    st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_who_may_see_whom(
-    groups: int, size: int, detects: int, histories: list[int], blocking: bool
+    groups: int, size: int, detects: int, histories: list[int], blocking: bool, apart: bool
 ) -> None:
     group = torch.arange(groups).repeat_interleave(size)
     owners = [i for i, count in enumerate(histories) for _ in range(count)]
     track = torch.tensor([*range(len(histories)), *owners], dtype=torch.int64)
-    blocked = attention_mask(group, detects, track, blocking)
+    blocked = attention_mask(group, detects, track, blocking, apart)
     noise, start = len(group), len(group) + detects
     total = start + len(track)
     assert blocked.shape == (total, total)
@@ -168,6 +169,8 @@ def test_who_may_see_whom(
         for j in range(total):
             if j < noise:
                 wanted = i >= noise or bool(group[i] != group[j])
+            elif noise <= i < start <= j:
+                wanted = apart
             elif i < start or j < start:
                 wanted = False
             else:

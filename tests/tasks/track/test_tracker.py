@@ -104,6 +104,44 @@ def test_a_track_that_was_seen_comes_before_one_that_was_missed() -> None:
 
 
 @torch.no_grad()
+def test_finds_confirm_the_tracks_that_they_overlap() -> None:
+    model = eager_model()
+    tracker = QueryTracker(model, thresh=0.5, nms=0.7, confirm=0.3)
+    tracker.tracks = some_tracks(model, [0, 0, 0])
+    tracker.misses = torch.zeros(3, dtype=torch.int64)
+    here, copy = [0.3, 0.3, 0.2, 0.2], [0.31, 0.3, 0.2, 0.2]
+    beside, far = [0.38, 0.3, 0.2, 0.2], [0.8, 0.8, 0.1, 0.1]  # overlaps by 0.43 and by nothing
+    other, faint = [0.3, 0.6, 0.2, 0.2], [0.6, 0.3, 0.2, 0.2]
+    boxes = torch.tensor([copy, here, far, other, faint, beside, other, faint])
+    labels = torch.tensor([0, 0, 0, 1, 0, 0, 0, 0])
+    scores = torch.tensor([0.8, 0.9, 0.7, 0.6, 0.4, 0.2, 0.3, 0.45])
+    found = tracker._confirmed(boxes, scores, labels)
+    # The better of two copies; nothing for another class, and nothing from below the threshold.
+    wanted = [0, 0, 0.7, 0.6, 0, 0.9, 0.3, 0.45]
+    torch.testing.assert_close(found, torch.tensor(wanted))
+    assert tracker._hits(boxes, found, labels).nonzero()[:, 0].tolist() == [2, 3, 5]
+    tracker.confirm = 0.5  # now the two stand beside one another
+    assert tracker._confirmed(boxes, scores, labels)[[1, 5]].tolist() == pytest.approx([0.9, 0.2])
+
+
+@torch.no_grad()
+def test_with_confirmation_detect_queries_find_what_they_find_alone() -> None:
+    model, memory = eager_model(), frame_memory(eager_model())
+    tracks = some_tracks(model, [0, 1])
+    alone = model.decode(memory, model.no_tracks()).leading
+    apart, beside = (model.decode(memory, tracks, apart=apart).leading for apart in (True, False))
+    count = alone.logits.shape[1]
+    torch.testing.assert_close(apart.logits[:, :count], alone.logits)
+    torch.testing.assert_close(apart.boxes[:, :count], alone.boxes)
+    assert not torch.allclose(beside.logits[:, :count], alone.logits, atol=1e-3)
+    tracker = QueryTracker(model, thresh=0.5, nms=0.7, confirm=0.3)
+    first = tracker.step(memory, 0.0)
+    again = tracker.step(memory, 0.1)
+    assert len(first.identity) > 0
+    assert len(again.identity.unique()) == len(again.identity)
+
+
+@torch.no_grad()
 def test_the_same_frame_twice_keeps_identities_of_given_boxes() -> None:
     torch.manual_seed(0)
     model = ColTrack(tiny_model().options).eval()  # predicts what it starts from
